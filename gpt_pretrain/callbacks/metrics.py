@@ -1,0 +1,101 @@
+"""What a run measures, handed to every logger: one row a logged step, evaluation included."""
+
+from time import perf_counter
+from typing import Any
+
+import lightning as L
+import torch
+from lightning.pytorch.loggers import TensorBoardLogger
+
+from gpt_pretrain.callbacks.rhythm import evaluates, is_due, step_ended
+from gpt_pretrain.module import GPTModule
+from gpt_pretrain.plan import Plan
+
+# Dense bfloat16 FLOP/s by the manufacturers' data sheets, without sparsity.
+PEAK_FLOPS = {"H200": 989e12, "H100": 989e12, "A100": 312e12, "L40S": 362e12, "L4": 121e12, "4090": 165e12}
+
+
+class Metrics(L.Callback):
+    """Training loss every `log_every` steps and at each evaluation; throughput counts training time only."""
+
+    def __init__(self, plan: Plan, log_every: int) -> None:
+        self.plan, self.log_every = plan, log_every
+        self.best_val_loss: float | None = None
+        self.training_seconds = 0.0
+        self.newest: dict[str, float] = {}
+        self._started: float | None = None
+        self._tokens = 0
+        self._pending: dict[str, float] = {}
+
+    def on_train_batch_start(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        if self._started is None:
+            self._started, self._tokens = perf_counter(), 0
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        assert isinstance(pl_module, GPTModule)
+        self._tokens += self.plan.batch_tokens
+        if not step_ended(self.plan, batch_idx):
+            return
+        evaluating = evaluates(trainer, self.plan)
+        if not evaluating and not is_due(trainer.global_step, self.log_every) and trainer.global_step > 1:
+            return
+        measured = pl_module.report()
+        self._pending = {key: measured[key] for key in ("train/loss", "train/perplexity", "lr", "grad_norm")}
+        self._pending |= self._throughput(pl_module)
+        if not evaluating:
+            self._write(trainer, self._pending)
+
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        assert isinstance(pl_module, GPTModule)
+        measured = {
+            key: value for key, value in pl_module.metrics.items() if key.startswith(("val/", "train/eval"))
+        }
+        loss = measured["val/loss"]
+        self.best_val_loss = loss if self.best_val_loss is None else min(loss, self.best_val_loss)
+        self._write(trainer, self._pending | measured)
+        self._pending = {}
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"best_val_loss": self.best_val_loss, "training_seconds": self.training_seconds}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.best_val_loss = state_dict["best_val_loss"]
+        self.training_seconds = state_dict["training_seconds"]
+
+    def _throughput(self, module: GPTModule) -> dict[str, float]:
+        assert self._started is not None
+        seconds = perf_counter() - self._started
+        self.training_seconds += seconds
+        tokens_per_sec = self._tokens / seconds
+        self._started = None
+        rates = {"tokens_per_sec": tokens_per_sec}
+        peak = _peak_flops(module.device)
+        if peak is not None:
+            rates["mfu"] = tokens_per_sec * module.model.flops_per_token() / (peak * self.plan.world_size)
+        module.metrics |= rates
+        return rates
+
+    def _write(self, trainer: L.Trainer, values: dict[str, float]) -> None:
+        step = trainer.global_step
+        tokens_seen = step * self.plan.tokens_per_step
+        row = {"tokens_seen": tokens_seen, "epoch": step / self.plan.steps_per_epoch} | values
+        self.newest |= row
+        for logger in trainer.loggers:
+            logger.log_metrics(row, step)
+            if isinstance(logger, TensorBoardLogger) and trainer.is_global_zero:
+                for key in ("train/loss", "val/loss", "train/perplexity", "val/perplexity"):
+                    if key in row:
+                        logger.experiment.add_scalar(
+                            f"by_tokens/{key.replace('/', '_')}", row[key], tokens_seen
+                        )
+
+
+def _peak_flops(device: torch.device) -> float | None:
+    if device.type != "cuda":
+        return None
+    name = torch.cuda.get_device_name(device)
+    return next((peak for part, peak in PEAK_FLOPS.items() if part in name), None)

@@ -1,0 +1,65 @@
+"""Ending a run in good order: at its last step, and when a signal asks for it."""
+
+import signal
+from types import FrameType
+from typing import Any
+
+import lightning as L
+import torch
+
+from gpt_pretrain.callbacks.rhythm import is_last, step_ended
+from gpt_pretrain.plan import Plan
+
+
+class Stop(L.Callback):
+    """First of all callbacks: the others ask it, through `trainer.should_stop`, whether this step is the
+    last.
+
+    Setting `should_stop` makes Lightning evaluate once more, whatever the rhythm, so a run ends with a
+    validation loss. A signal only sets a flag; where several ranks train, they agree on it every
+    `agree_every` steps.
+    """
+
+    agree_every = 10
+
+    def __init__(self, plan: Plan) -> None:
+        self.plan = plan
+        self.signal_number: int | None = None
+        self._previous: dict[int, Any] = {}
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            self._previous[number] = signal.signal(number, self._remember)
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        if step_ended(self.plan, batch_idx) and (
+            self._stop_requested(trainer, pl_module) or is_last(trainer, self.plan)
+        ):
+            trainer.should_stop = True
+
+    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self._restore()
+
+    def on_exception(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException
+    ) -> None:
+        self._restore()
+
+    def _remember(self, number: int, frame: FrameType | None) -> None:
+        self.signal_number = number
+
+    def _restore(self) -> None:
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+        self._previous.clear()
+
+    def _stop_requested(self, trainer: L.Trainer, pl_module: L.LightningModule) -> bool:
+        if trainer.world_size == 1:
+            return self.signal_number is not None
+        if trainer.global_step % self.agree_every:
+            return False
+        mine = torch.tensor(self.signal_number or 0, device=pl_module.device)
+        self.signal_number = int(trainer.strategy.reduce(mine, reduce_op="max")) or None
+        return self.signal_number is not None

@@ -1,0 +1,141 @@
+"""A checkpoint is a directory that is a model: committed atomically, verified by its manifest, no pickle in
+it.
+
+Its files make a Hugging Face GPT-2 model with tokenizer; `optimizer.safetensors` and `trainer_state.json` are
+what training needs to go on, `settings.yaml` says how it was made, and `manifest.json` names every file's
+size and SHA-256.
+"""
+
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from omegaconf import OmegaConf
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from gpt_pretrain.config import ModelConfig
+from gpt_pretrain.errors import ArtifactError
+from gpt_pretrain.model import GPTModel
+from gpt_pretrain.runs import MANIFEST, fingerprint, verify
+from gpt_pretrain.tokenizer import Tokenizer, build_tokenizer
+from gpt_pretrain.weights.huggingface import (
+    from_huggingface,
+    from_huggingface_config,
+    to_huggingface,
+    to_huggingface_config,
+)
+
+
+@dataclass(kw_only=True, slots=True)
+class TrainingState:
+    """What training needs besides the model's parameters."""
+
+    optimizer_tensors: dict[str, Tensor]
+    progress: dict[str, Any]  # plain values: steps, losses, loop counters, parameter groups
+
+
+def write_checkpoint(
+    folder: Path,
+    *,
+    parameters: Mapping[str, Tensor],
+    model_config: ModelConfig,
+    tokenizer: Tokenizer,
+    settings: Mapping[str, Any],
+    training: TrainingState,
+) -> None:
+    """Write `folder` whole or not at all: into a hidden sibling first, every file synced, then renamed."""
+    partial = folder.with_name(f".{folder.name}.{os.getpid()}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    try:
+        save_file(to_huggingface(parameters, model_config), partial / "model.safetensors", {"format": "pt"})
+        save_file(training.optimizer_tensors, partial / "optimizer.safetensors")
+        end_of_text = {"bos_token_id": tokenizer.end_of_text_id, "eos_token_id": tokenizer.end_of_text_id}
+        for name, content in {
+            "config.json": to_huggingface_config(model_config, tokenizer.end_of_text_id),
+            "generation_config.json": end_of_text,
+            "trainer_state.json": training.progress,
+        }.items():
+            (partial / name).write_text(json.dumps(content, indent=2) + "\n")
+        for name, data in tokenizer.files().items():
+            (partial / name).write_bytes(data)
+        (partial / "settings.yaml").write_text(OmegaConf.to_yaml(OmegaConf.create(dict(settings))))
+        manifest = {file.name: fingerprint(file) for file in sorted(partial.iterdir())}
+        (partial / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n")
+        for file in partial.iterdir():
+            _sync(file)
+        _sync(partial)
+        if folder.exists():
+            shutil.rmtree(folder)
+        partial.rename(folder)
+        _sync(folder.parent)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def read_config(folder: Path) -> ModelConfig:
+    try:
+        return from_huggingface_config((folder / "config.json").read_bytes())
+    except OSError as error:
+        raise ArtifactError(f"{folder}: config.json cannot be read: {error.strerror}") from error
+
+
+def read_parameters(folder: Path, config: ModelConfig) -> dict[str, Tensor]:
+    """The model's parameters under our names, checked against `config`. Raises ArtifactError."""
+    state = from_huggingface(_load_tensors(folder / "model.safetensors"), config)
+    with torch.device("meta"):
+        expected = GPTModel(config).state_dict()
+    for name, tensor in expected.items():
+        if state[name].shape != tensor.shape:
+            raise ArtifactError(
+                f"{folder}: {name} is {tuple(state[name].shape)}, "
+                f"but config.json asks for {tuple(tensor.shape)}"
+            )
+    return state
+
+
+def load_model(folder: Path) -> tuple[GPTModel, Tokenizer]:
+    """A verified checkpoint's model, in evaluation mode, and its tokenizer."""
+    verify(folder)
+    config = read_config(folder)
+    with torch.device("meta"):
+        model = GPTModel(config)
+    model.load_state_dict(read_parameters(folder, config), assign=True)
+    if config.tie_weights:
+        model.out_head.weight = model.tok_emb.weight
+    return model.eval(), build_tokenizer(read_settings(folder)["tokenizer"]["name"])
+
+
+def read_settings(folder: Path) -> dict[str, Any]:
+    settings = OmegaConf.to_container(OmegaConf.load(folder / "settings.yaml"))
+    assert isinstance(settings, dict)
+    return settings  # type: ignore[return-value]
+
+
+def read_training(folder: Path) -> TrainingState:
+    return TrainingState(
+        optimizer_tensors=_load_tensors(folder / "optimizer.safetensors"),
+        progress=json.loads((folder / "trainer_state.json").read_text()),
+    )
+
+
+def _load_tensors(file: Path) -> dict[str, Tensor]:
+    try:
+        return load_file(file)
+    except (SafetensorError, OSError) as error:
+        raise ArtifactError(f"{file} cannot be read: {error}") from error
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

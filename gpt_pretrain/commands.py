@@ -1,0 +1,31 @@
+"""The programs. Heavy imports stand inside, so that nothing but real work pays for them."""
+
+from pathlib import Path
+
+from gpt_pretrain.config import GenerateConfig, TrainConfig
+from gpt_pretrain.entry import command
+from gpt_pretrain.runs import resume_arguments
+
+
+@command(
+    "train",
+    TrainConfig,
+    example="python train.py model=tiny optimizer.lr=1e-4 trainer.max_steps=100",
+    rewrite=resume_arguments,
+)
+def train(config: TrainConfig, run: Path) -> float | None:
+    """Pretrain a GPT-2-style language model. A sweep's objective is the best validation loss."""
+    from gpt_pretrain.preparation import prepare
+
+    prepared = prepare(config, run)
+    from gpt_pretrain.training import train  # lightning takes seconds: bad input is refused before
+
+    return train(config, prepared, run)["best_val_loss"]
+
+
+@command("generate", GenerateConfig, example="python generate.py prompt='Every effort' decoding=greedy")
+def generate(config: GenerateConfig, run: Path) -> None:
+    """Continue a prompt with a trained model, streaming to the terminal."""
+    from gpt_pretrain.generation import generate
+
+    generate(config)

@@ -1,0 +1,55 @@
+"""Every setting: its type, default, unit and range. What YAML under `conf/` does not say, stands here.
+
+A root (`TrainConfig`, `GenerateConfig`) has one section a config group. `to_config` turns what Hydra composed
+into these classes and refuses what does not fit; below that border no other kind of settings object exists.
+"""
+
+from gpt_pretrain.config.border import MEMBERS, explain, known_keys, sections, to_config, to_plain
+from gpt_pretrain.config.data import DataConfig, TokenizerConfig
+from gpt_pretrain.config.decoding import DecodingConfig, GenerateConfig
+from gpt_pretrain.config.fields import nearest
+from gpt_pretrain.config.model import ModelConfig, ModelSettings, resolve_model
+from gpt_pretrain.config.optimizer import (
+    AdamConfig,
+    AdamWConfig,
+    ConstantConfig,
+    CosineConfig,
+    LinearConfig,
+    MuonConfig,
+    OptimizerConfig,
+    ScheduleConfig,
+    SGDConfig,
+    WSDConfig,
+)
+from gpt_pretrain.config.training import TrainConfig, TrainerConfig
+from gpt_pretrain.config.weights import WeightsConfig
+
+__all__ = [
+    "MEMBERS",
+    "AdamConfig",
+    "AdamWConfig",
+    "ConstantConfig",
+    "CosineConfig",
+    "DataConfig",
+    "DecodingConfig",
+    "GenerateConfig",
+    "LinearConfig",
+    "ModelConfig",
+    "ModelSettings",
+    "MuonConfig",
+    "OptimizerConfig",
+    "SGDConfig",
+    "ScheduleConfig",
+    "TokenizerConfig",
+    "TrainConfig",
+    "TrainerConfig",
+    "WSDConfig",
+    "WeightsConfig",
+    "explain",
+    "known_keys",
+    "nearest",
+    "resolve_model",
+    "sections",
+    "to_config",
+    "to_plain",
+]

@@ -1,0 +1,118 @@
+"""From what Hydra composed to typed settings, and what is said where it does not fit."""
+
+import dataclasses
+from collections.abc import Iterator, Mapping
+from typing import Any, TypeVar, get_type_hints
+
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from gpt_pretrain.config.fields import check_ranges, nearest
+from gpt_pretrain.config.optimizer import (
+    AdamConfig,
+    AdamWConfig,
+    ConstantConfig,
+    CosineConfig,
+    LinearConfig,
+    MuonConfig,
+    OptimizerConfig,
+    ScheduleConfig,
+    SGDConfig,
+    WSDConfig,
+)
+from gpt_pretrain.errors import InputError
+
+# The members of a section whose group has classes of its own; their `name` tells them apart.
+MEMBERS: dict[type, dict[str, type]] = {
+    OptimizerConfig: {"adamw": AdamWConfig, "adam": AdamConfig, "sgd": SGDConfig, "muon": MuonConfig},
+    ScheduleConfig: {
+        "constant": ConstantConfig,
+        "cosine": CosineConfig,
+        "linear": LinearConfig,
+        "wsd": WSDConfig,
+    },
+}
+
+C = TypeVar("C")
+
+
+def to_config(settings: DictConfig | Mapping[str, Any], root: type[C]) -> C:
+    """Settings as an instance of `root`, every value typed and in range. Raises InputError that names the
+    key.
+    """
+    try:
+        plain = _plain(settings)
+        schema = OmegaConf.structured(root)
+        for section, base in sections(root):
+            if base in MEMBERS:
+                name = plain[section].get("name")
+                member = MEMBERS[base].get(name)
+                if member is None:
+                    raise InputError(f"{section}.name={name} is none of {', '.join(MEMBERS[base])}")
+                schema[section] = OmegaConf.structured(member)
+        merged = OmegaConf.merge(schema, plain)
+        config = OmegaConf.to_object(merged)
+    except OmegaConfBaseException as error:
+        raise InputError(explain(error, root)) from error
+    for key in _keys(OmegaConf.to_container(merged)):
+        if not _has(plain, key):
+            raise InputError(f"{key} was taken out of the settings: give it a value instead of ~{key}")
+    assert isinstance(config, root)
+    check_ranges(config, "")
+    config.check()  # type: ignore[attr-defined]
+    return config
+
+
+def explain(error: OmegaConfBaseException, root: type) -> str:
+    """One line for a value of the wrong type, an unknown key, or a key without a value."""
+    key = getattr(error, "full_key", None) or ""
+    message = (error.msg or str(error)).splitlines()[0]
+    if " not in " in message or "not a valid" in message or "is not in struct" in message:
+        return f"{key}: no such setting{nearest(key, known_keys(root))}"
+    if "Missing mandatory value" in message:
+        return f"{key} has no value: set {key}=..."
+    return f"{key}: {message}"
+
+
+def known_keys(root: type) -> list[str]:
+    """Every dotted key that `root` and the members of its sections have."""
+    keys = [entry.name for entry in dataclasses.fields(root)]
+    for section, base in sections(root):
+        for member in [base, *MEMBERS.get(base, {}).values()]:
+            keys += [f"{section}.{entry.name}" for entry in dataclasses.fields(member)]
+    return list(dict.fromkeys(keys))
+
+
+def sections(root: type) -> Iterator[tuple[str, type]]:
+    """Name and class of each section of `root`."""
+    for name, hint in get_type_hints(root).items():
+        if dataclasses.is_dataclass(hint):
+            yield name, hint  # type: ignore[misc]
+
+
+def to_plain(config: object) -> dict[str, Any]:
+    """A settings object as nested dictionaries of plain values: what YAML and JSON can hold."""
+    return dataclasses.asdict(config)  # type: ignore[call-overload]
+
+
+def _plain(settings: DictConfig | Mapping[str, Any]) -> dict[str, Any]:
+    if not isinstance(settings, DictConfig):
+        settings = OmegaConf.create(dict(settings))
+    plain = OmegaConf.to_container(settings, resolve=True, throw_on_missing=True)
+    assert isinstance(plain, dict)
+    return plain  # type: ignore[return-value]
+
+
+def _keys(tree: Any, prefix: str = "") -> Iterator[str]:
+    for key, value in tree.items():
+        yield prefix + key
+        if isinstance(value, dict):
+            yield from _keys(value, f"{prefix}{key}.")
+
+
+def _has(tree: Any, key: str) -> bool:
+    for part in key.split("."):
+        if not isinstance(tree, dict) or part not in tree:
+            return False
+        tree = tree[part]
+    return True

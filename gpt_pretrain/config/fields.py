@@ -1,0 +1,55 @@
+"""Settings that carry their range: declared where the setting is, checked in one place."""
+
+import dataclasses
+from dataclasses import field
+from difflib import get_close_matches
+from typing import Any
+
+from gpt_pretrain.errors import InputError
+
+
+def one_of(*choices: str, default: str | None = None) -> Any:
+    """A text setting with a fixed set of values; the first is the default."""
+    return field(default=default or choices[0], metadata={"one_of": choices})
+
+
+def number(default: float | None = dataclasses.MISSING, **bounds: float) -> Any:  # type: ignore[assignment]
+    """A numeric setting with bounds: `at_least`, `at_most`, `above`, `below`. None, where allowed, is not
+    checked.
+    """
+    return field(default=default, metadata=bounds)
+
+
+_BOUNDS = {
+    "at_least": (lambda value, bound: value >= bound, "at least"),
+    "at_most": (lambda value, bound: value <= bound, "at most"),
+    "above": (lambda value, bound: value > bound, "above"),
+    "below": (lambda value, bound: value < bound, "below"),
+}
+
+
+def check_ranges(config: Any, prefix: str) -> None:
+    """Raise InputError for the first setting outside its choices or bounds; `prefix` names its section."""
+    for entry in dataclasses.fields(config):
+        key, value = prefix + entry.name, getattr(config, entry.name)
+        if dataclasses.is_dataclass(value):
+            check_ranges(value, f"{key}.")
+            continue
+        choices = entry.metadata.get("one_of")
+        if choices and value not in choices:
+            raise InputError(
+                f"{key}={value} is none of {', '.join(choices)}{nearest(str(value), list(choices))}"
+            )
+        bounds = {name: bound for name, bound in entry.metadata.items() if name in _BOUNDS}
+        if value is not None and not all(_BOUNDS[name][0](value, bound) for name, bound in bounds.items()):
+            wanted = " and ".join(f"{_BOUNDS[name][1]} {bound:g}" for name, bound in bounds.items())
+            raise InputError(f"{key}={value} is out of range: it must be {wanted}")
+
+
+def nearest(word: str, known: list[str]) -> str:
+    """`, did you mean ...?` with the known word most like `word`, or nothing."""
+    leaf = word.rsplit(".", 1)[-1]
+    close = get_close_matches(word, known, n=1, cutoff=0.75) or [
+        key for key in known if get_close_matches(leaf, [key.rsplit(".", 1)[-1]], cutoff=0.8)
+    ]
+    return f", did you mean {close[0]}?" if close else ""

@@ -1,0 +1,83 @@
+"""Optimizers and schedules, a class each."""
+
+from dataclasses import dataclass
+
+from gpt_pretrain.config.fields import number, one_of
+
+
+@dataclass(kw_only=True, slots=True)
+class OptimizerConfig:
+    """What all optimizers share."""
+
+    name: str
+    lr: float = number(1e-3, above=0)  # the peak of the schedule
+    weight_decay: float = number(0.1, at_least=0)
+    decay: str = one_of("matrices", "all")  # all: biases and norms too, as in the book
+
+
+@dataclass(kw_only=True, slots=True)
+class AdamWConfig(OptimizerConfig):
+    name: str = one_of("adamw")
+    beta1: float = number(0.9, at_least=0, below=1)
+    beta2: float = number(0.95, at_least=0, below=1)
+    eps: float = number(1e-8, above=0)
+
+
+@dataclass(kw_only=True, slots=True)
+class AdamConfig(AdamWConfig):
+    """Adam with its decay in the gradient (L2), not decoupled."""
+
+    name: str = one_of("adam")
+    weight_decay: float = number(0.0, at_least=0)
+
+
+@dataclass(kw_only=True, slots=True)
+class SGDConfig(OptimizerConfig):
+    name: str = one_of("sgd")
+    lr: float = number(0.1, above=0)
+    weight_decay: float = number(0.0, at_least=0)
+    momentum: float = number(0.9, at_least=0, below=1)
+
+
+@dataclass(kw_only=True, slots=True)
+class MuonConfig(AdamWConfig):
+    """Muon for the blocks' matrices, AdamW for the rest; Muon's update is scaled to AdamW's, so one `lr`
+    serves both.
+    """
+
+    name: str = one_of("muon")
+    momentum: float = number(0.95, at_least=0, below=1)
+
+
+@dataclass(kw_only=True, slots=True)
+class ScheduleConfig:
+    """What all schedules share: a linear warm-up."""
+
+    name: str
+    warmup_steps: int = number(0, at_least=0)  # optimizer steps, so accumulation does not stretch it
+    warmup_share: float | None = number(None, at_least=0, below=1)  # of the run, instead of a count
+    initial_lr: float | None = number(None, at_least=0)  # of step 0; None: peak / (warmup_steps + 1)
+    min_lr: float | None = number(None, at_least=0)  # where a decay ends; None: a tenth of the peak
+
+
+@dataclass(kw_only=True, slots=True)
+class ConstantConfig(ScheduleConfig):
+    name: str = one_of("constant")
+
+
+@dataclass(kw_only=True, slots=True)
+class CosineConfig(ScheduleConfig):
+    name: str = one_of("cosine")
+
+
+@dataclass(kw_only=True, slots=True)
+class LinearConfig(ScheduleConfig):
+    name: str = one_of("linear")
+
+
+@dataclass(kw_only=True, slots=True)
+class WSDConfig(ScheduleConfig):
+    """Warm-up, stable, decay."""
+
+    name: str = one_of("wsd")
+    decay_share: float = number(0.2, above=0, at_most=1)  # of the steps after the warm-up, at the end

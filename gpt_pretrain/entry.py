@@ -1,0 +1,187 @@
+"""The border between Hydra and the program: composing, typed settings, refusals in a few lines, exit codes.
+
+Imports neither torch nor lightning, so `--help`, completion and a typo answer at once.
+"""
+
+import dataclasses
+import functools
+import logging
+import os
+import re
+import shutil
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TypeVar
+
+import hydra
+from hydra.core.config_store import ConfigStore
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException
+from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
+
+from gpt_pretrain.config import MEMBERS, explain, known_keys, nearest, sections, to_config
+from gpt_pretrain.errors import InfrastructureError, InputError, UserFacingError
+from gpt_pretrain.help import help_text
+
+log = logging.getLogger(__name__)
+
+C = TypeVar("C")
+
+
+def config_dir() -> Path:
+    """`conf/` inside an installed package, else beside it in a clone."""
+    package = Path(__file__).parent
+    return package / "conf" if (package / "conf").is_dir() else package.parent / "conf"
+
+
+def register_schemas(config_name: str, root: type) -> None:
+    """Give the YAML files the classes of `config` to build on."""
+    store = ConfigStore.instance()
+    store.store(config_name, root, group="schema", package="_global_")
+    for section, base in sections(root):
+        for name, member in MEMBERS.get(base, {}).items():
+            store.store(name, member, group=f"schema/{section}")
+
+
+def command(
+    config_name: str,
+    root: type[C],
+    *,
+    example: str,
+    rewrite: Callable[[list[str]], list[str]] = list,
+) -> Callable[[Callable[[C, Path], float | None]], Callable[[], None]]:
+    """Make `function(config, run_folder)` a program: its settings are `conf/<config_name>.yaml` typed as
+    `root`.
+
+    `rewrite` sees the command line before Hydra does.
+    """
+
+    def decorate(function: Callable[[C, Path], float | None]) -> Callable[[], None]:
+        @functools.wraps(function)
+        def program() -> None:
+            if {"--help", "-h"} & set(sys.argv[1:]):
+                print(help_text(function.__doc__ or "", example, config_name, root, config_dir()))
+                return
+            os.environ["HYDRA_FULL_ERROR"] = "1"  # let errors reach us: their text is ours to write
+            failures: list[UserFacingError] = []
+
+            def task(settings: DictConfig) -> float | None:
+                run = Path(HydraConfig.get().runtime.output_dir)
+                try:
+                    with user_facing(root, debug=bool(settings.get("debug"))):
+                        return function(to_config(settings, root), run)
+                except UserFacingError as error:
+                    _remove_if_unused(run)
+                    _report(error)
+                    failures.append(error)
+                    return None
+
+            register_schemas(config_name, root)
+            start = hydra.main(version_base="1.3", config_path=str(config_dir()), config_name=config_name)
+            try:
+                with user_facing(root, debug="debug=true" in sys.argv):
+                    sys.argv[1:] = rewrite(sys.argv[1:]) + _follower_arguments()
+                    start(task)()
+            except UserFacingError as error:
+                _report(error)
+                failures.append(error)
+            if failures:
+                sys.exit(failures[0].exit_code)
+
+        return program
+
+    return decorate
+
+
+@contextmanager
+def user_facing(root: type, *, debug: bool) -> Iterator[None]:
+    """Turn what users cause and can mend into a UserFacingError; with `debug`, leave tracebacks alone."""
+    try:
+        yield
+    except (
+        UserFacingError,
+        HydraException,
+        OmegaConfBaseException,
+        OSError,
+        MemoryError,
+        KeyboardInterrupt,
+    ) as error:
+        if debug:
+            raise
+        if isinstance(error, UserFacingError):
+            raise
+        if isinstance(error, HydraException | OmegaConfBaseException):
+            raise InputError(_explain_composition(error, root)) from error
+        if isinstance(error, KeyboardInterrupt):
+            interrupted = UserFacingError("interrupted")
+            interrupted.exit_code = 130
+            raise interrupted from error
+        raise InfrastructureError(f"the machine failed: {error or type(error).__name__}") from error
+    except RuntimeError as error:
+        if debug or "out of memory" not in str(error):
+            raise
+        raise InfrastructureError(
+            "out of memory: set a smaller data.batch_size (trainer.global_batch_tokens keeps the batch)"
+        ) from error
+
+
+def _explain_composition(error: Exception, root: type) -> str:
+    """What Hydra refused, in one line with the nearest right name."""
+    if isinstance(error, OmegaConfBaseException):
+        return explain(error, root)
+    text = str(error)
+    if isinstance(error, MissingConfigException) and error.missing_cfg_file:
+        group, _, option = error.missing_cfg_file.rpartition("/")
+        options = list(error.options or [])
+        there_are = ", ".join(options)
+        return f"{group}={option}: no such option{nearest(option, options)} (there are {there_are})"
+    if match := re.search(r"Could not override '([^']+)'", text):
+        return _no_such_key(match[1], root)
+    if isinstance(error, ConfigCompositionException) and isinstance(error.__cause__, OmegaConfBaseException):
+        return explain(error.__cause__, root)
+    return " ".join(line.strip() for line in text.splitlines()[:2])
+
+
+def _no_such_key(key: str, root: type) -> str:
+    section, _, name = key.partition(".")
+    owners = [
+        f"{section}={member}"
+        for base in dict(sections(root)).values()
+        for member, cls in MEMBERS.get(base, {}).items()
+        if base is dict(sections(root)).get(section)
+        and name in {entry.name for entry in dataclasses.fields(cls)}
+    ]
+    if owners:
+        return f"{key} belongs to {' and '.join(owners)}: choose it, or leave {key} out"
+    groups = sorted(path.name for path in config_dir().iterdir() if path.is_dir())
+    return f"{key}: no such setting or group{nearest(key, known_keys(root) + groups)}"
+
+
+def _follower_arguments() -> list[str]:
+    """Ranks other than the first write nothing: their run folder, named by their own clock, would be another
+    one.
+    """
+    rank = int(os.environ.get("RANK") or os.environ.get("LOCAL_RANK") or 0)
+    return ["hydra.run.dir=.", "hydra.output_subdir=null", "hydra/job_logging=none"] if rank else []
+
+
+def _report(error: UserFacingError) -> None:
+    print(f"error: {error}", file=sys.stderr)
+
+
+def _remove_if_unused(run: Path) -> None:
+    """Take away the folder that Hydra made for a run that did not come about: settings and a log, nothing
+    else.
+    """
+    if HydraConfig.get().output_subdir is None or not run.is_dir():
+        return
+    for handler in logging.getLogger().handlers:
+        handler.flush()
+    if all(entry.name == ".hydra" or entry.suffix == ".log" for entry in run.iterdir()):
+        shutil.rmtree(run)
+        while not any(run.parent.iterdir()) and run.parent != Path.cwd():
+            run = run.parent
+            run.rmdir()

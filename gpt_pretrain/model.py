@@ -1,0 +1,141 @@
+"""The GPT model, from small to large: attention, feed-forward, block, `GPTModel`.
+
+Shapes: B batch, T tokens, C emb_dim, H heads, D head_dim, V vocabulary.
+"""
+
+import math
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from gpt_pretrain.config import ModelConfig
+
+
+class LayerCache(Protocol):
+    """One layer's keys and values of the tokens that came before."""
+
+    def extend(self, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Add (B, H, T, D) keys and values; return all of them and the attention mask (None: causal from the
+        start).
+        """
+        ...
+
+
+class Cache(Protocol):
+    """What generation keeps between forward passes."""
+
+    def positions(self, n_tokens: int) -> Tensor:
+        """Positions of the next `n_tokens` tokens: (T,) or (B, T)."""
+        ...
+
+    def layer(self, index: int) -> LayerCache: ...
+
+
+class CausalSelfAttention(nn.Module):
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.n_heads = config.n_heads
+        self.drop_rate = config.drop_rate
+        # One product for queries, keys and values: without a bias it draws the same initial numbers as three
+        # layers.
+        self.qkv = nn.Linear(config.emb_dim, 3 * config.emb_dim, bias=config.qkv_bias)
+        self.out_proj = nn.Linear(config.emb_dim, config.emb_dim)
+
+    def forward(self, x: Tensor, cache: LayerCache | None = None) -> Tensor:
+        qkv = self.qkv(x).unflatten(-1, (3, self.n_heads, -1))  # (B, T, C) -> (B, T, 3, H, D)
+        queries, keys, values = qkv.permute(2, 0, 3, 1, 4).unbind()  # -> 3 of (B, H, T, D)
+        mask = None
+        if cache is not None:
+            keys, values, mask = cache.extend(keys, values)
+        drop_rate = self.drop_rate if self.training else 0.0
+        context = F.scaled_dot_product_attention(
+            queries, keys, values, attn_mask=mask, dropout_p=drop_rate, is_causal=mask is None
+        )
+        return self.out_proj(context.transpose(1, 2).flatten(2))  # (B, H, T, D) -> (B, T, C)
+
+
+class FeedForward(nn.Module):
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.expand = nn.Linear(config.emb_dim, 4 * config.emb_dim)
+        self.contract = nn.Linear(4 * config.emb_dim, config.emb_dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.contract(F.gelu(self.expand(x), approximate="tanh"))
+
+
+class Block(nn.Module):
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.att = CausalSelfAttention(config)
+        self.ff = FeedForward(config)
+        self.norm1 = nn.LayerNorm(config.emb_dim)
+        self.norm2 = nn.LayerNorm(config.emb_dim)
+        self.drop_shortcut = nn.Dropout(config.drop_rate)
+
+    def forward(self, x: Tensor, cache: LayerCache | None = None) -> Tensor:
+        x = x + self.drop_shortcut(self.att(self.norm1(x), cache))
+        return x + self.drop_shortcut(self.ff(self.norm2(x)))
+
+
+class GPTModel(nn.Module):
+    """A GPT-2-style decoder. Modules are built in the book's order, so one seed gives the book's numbers.
+
+    No buffers: nothing but parameters has to be stored, loaded or initialised.
+    """
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.tok_emb = nn.Embedding(config.vocab_size, config.emb_dim)
+        self.pos_emb = nn.Embedding(config.context_length, config.emb_dim)
+        self.drop_emb = nn.Dropout(config.drop_rate)
+        self.blocks = nn.ModuleList(Block(config) for _ in range(config.n_layers))
+        self.final_norm = nn.LayerNorm(config.emb_dim)
+        self.out_head = nn.Linear(config.emb_dim, config.vocab_size, bias=False)
+        if config.init == "gpt2":
+            self._init_gpt2()
+        if config.tie_weights:
+            self.out_head.weight = self.tok_emb.weight
+
+    def forward(self, token_ids: Tensor, cache: Cache | None = None) -> Tensor:
+        """Logits (B, T, V) of the token after each of `token_ids` (B, T)."""
+        return self.out_head(self.features(token_ids, cache))
+
+    def features(self, token_ids: Tensor, cache: Cache | None = None) -> Tensor:
+        """What the output head reads, (B, T, C): generation needs logits of the last position only."""
+        n_tokens = token_ids.shape[1]
+        positions = (
+            torch.arange(n_tokens, device=token_ids.device) if cache is None else cache.positions(n_tokens)
+        )
+        x = self.drop_emb(self.tok_emb(token_ids) + self.pos_emb(positions))  # (B, T) -> (B, T, C)
+        for index, block in enumerate(self.blocks):
+            x = block(x, None if cache is None else cache.layer(index))
+        return self.final_norm(x)
+
+    def n_params(self) -> int:
+        """Trainable numbers; tied weights count once."""
+        return sum(parameter.numel() for parameter in self.parameters())
+
+    def flops_per_token(self) -> int:
+        """Training FLOPs a token, forward and backward: six a weight, plus attention's two products (PaLM,
+        appendix B).
+        """
+        config = self.config
+        weights = sum(parameter.numel() for parameter in self.parameters() if parameter.ndim == 2)
+        looked_up = self.pos_emb.weight.numel() + (0 if config.tie_weights else self.tok_emb.weight.numel())
+        return 6 * (weights - looked_up) + 12 * config.n_layers * config.emb_dim * config.context_length
+
+    def _init_gpt2(self) -> None:
+        """Normal 0.02; what is added to the residual stream is smaller by the root of the number of
+        additions.
+        """
+        residual_std = 0.02 / math.sqrt(2 * self.config.n_layers)
+        for name, parameter in self.named_parameters():
+            if parameter.ndim == 2:
+                is_residual = name.endswith(("att.out_proj.weight", "ff.contract.weight"))
+                nn.init.normal_(parameter, std=residual_std if is_residual else 0.02)
+            elif name.endswith("bias"):
+                nn.init.zeros_(parameter)

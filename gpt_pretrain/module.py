@@ -1,0 +1,131 @@
+"""The LightningModule: the GPT model and its cross-entropy step."""
+
+import hashlib
+import math
+from typing import Any
+
+import lightning as L
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LambdaLR
+
+from gpt_pretrain.config import OptimizerConfig, ScheduleConfig
+from gpt_pretrain.data.datamodule import Batch
+from gpt_pretrain.errors import DivergedError
+from gpt_pretrain.loss import bits_per_byte, next_token_loss, perplexity, summed_token_loss
+from gpt_pretrain.model import GPTModel
+from gpt_pretrain.optim import build_optimizer
+from gpt_pretrain.plan import Plan
+from gpt_pretrain.schedule import learning_rate
+
+
+class GPTModule(L.LightningModule):
+    """Trains `model` as `plan` lays out.
+
+    Every draw of a training step comes from (seed, micro-step, rank), so that evaluating, sampling, stopping
+    or resuming changes no digit of it.
+    """
+
+    def __init__(
+        self,
+        model: GPTModel,
+        *,
+        optimizer: OptimizerConfig,
+        schedule: ScheduleConfig,
+        plan: Plan,
+        seed: int,
+        grad_clip: float | None,
+        val_bytes_per_token: float,
+    ) -> None:
+        super().__init__()
+        self.model = model
+        self.optimizer_config, self.schedule_config = optimizer, schedule
+        self.plan, self.seed, self.grad_clip = plan, seed, grad_clip
+        self.val_bytes_per_token = val_bytes_per_token
+        self.train_losses: list[Tensor] = []  # of the micro-steps since the last report, left on their device
+        self.grad_norm: Tensor | None = None
+        self.evaluated: list[Tensor] = []  # of each evaluated split: summed loss and token count
+        self.metrics: dict[str, float] = {}  # the newest value of everything measured
+
+    def forward(self, token_ids: Tensor) -> Tensor:
+        return self.model(token_ids)
+
+    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
+        torch.manual_seed(_draw_seed(self.seed, batch_idx, self.global_rank))
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        loss = next_token_loss(self.model(batch["inputs"]), batch["targets"])
+        self.train_losses.append(loss.detach())
+        return loss
+
+    def on_validation_epoch_start(self) -> None:
+        self.evaluated = []
+
+    def validation_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
+        total, n_tokens = summed_token_loss(self.model(batch["inputs"]), batch["targets"])
+        while len(self.evaluated) <= dataloader_idx:
+            self.evaluated.append(torch.zeros(2, dtype=torch.float64, device=self.device))
+        self.evaluated[dataloader_idx] += torch.stack([total.double(), n_tokens.double()])
+
+    def on_validation_epoch_end(self) -> None:
+        losses = [self._mean_over_ranks(sums) for sums in self.evaluated]
+        self.metrics |= {
+            "val/loss": losses[0],
+            "val/perplexity": perplexity(losses[0]),
+            "val/bits_per_byte": bits_per_byte(losses[0], self.val_bytes_per_token),
+        }
+        if len(losses) > 1:
+            self.metrics["train/eval_loss"] = losses[1]
+        self.log(
+            "val/loss", losses[0], logger=False
+        )  # for callbacks of the user's own, such as EarlyStopping
+
+    def report(self) -> dict[str, float]:
+        """Mean training loss since the last report, gradient norm, learning rate. Every rank must call it."""
+        losses = torch.stack(self.train_losses).double()
+        loss = self._mean_over_ranks(torch.stack([losses.sum(), torch.ones_like(losses).sum()]))
+        self.train_losses.clear()
+        self.metrics |= {"train/loss": loss, "train/perplexity": perplexity(loss), "lr": self.current_lr()}
+        if self.grad_norm is not None:
+            self.metrics["grad_norm"] = float(self.grad_norm)
+        if not math.isfinite(loss):
+            raise DivergedError(
+                f"the training loss is {loss} at step {self.trainer.global_step}: "
+                "lower optimizer.lr, warm up for longer or clip with trainer.grad_clip=1.0"
+            )
+        return self.metrics
+
+    def current_lr(self) -> float:
+        """Learning rate of the step just taken."""
+        return self._lr_at(self.trainer.global_step - 1)
+
+    def configure_optimizers(self) -> Any:
+        optimizer = build_optimizer(self.model, self.optimizer_config)
+        peak = self.optimizer_config.lr
+        scheduler = LambdaLR(optimizer, lambda step: self._lr_at(step) / peak)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    def configure_gradient_clipping(
+        self, optimizer: Optimizer, gradient_clip_val: Any = None, gradient_clip_algorithm: Any = None
+    ) -> None:
+        # Lightning's own clipping refuses fused optimizers under mixed precision, and does not tell the norm.
+        limit = math.inf if self.grad_clip is None else self.grad_clip
+        self.grad_norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), limit)
+
+    def _lr_at(self, step: int) -> float:
+        return learning_rate(
+            step, config=self.schedule_config, peak=self.optimizer_config.lr, total_steps=self.plan.steps
+        )
+
+    def _mean_over_ranks(self, sums: Tensor) -> float:
+        """Total over count, each summed over all ranks."""
+        if self.trainer.world_size > 1:
+            sums = torch.as_tensor(self.trainer.strategy.reduce(sums, reduce_op="sum"))
+        return float(sums[0] / sums[1])
+
+
+def _draw_seed(seed: int, micro_step: int, rank: int) -> int:
+    """One seed of 63 bits for each (seed, micro-step, rank)."""
+    digest = hashlib.blake2b(f"{seed}/{micro_step}/{rank}".encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "little") >> 1

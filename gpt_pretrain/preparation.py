@@ -1,0 +1,94 @@
+"""What can be known or go wrong before training: text, shape, plan, where to resume. No lightning."""
+
+import logging
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from gpt_pretrain.config import ModelConfig, TrainConfig, resolve_model
+from gpt_pretrain.data.corpus import Corpus, check_windows, load_corpus
+from gpt_pretrain.errors import InputError
+from gpt_pretrain.plan import Plan, make_plan
+from gpt_pretrain.runs import find_checkpoint, find_checkpoints, newest_valid
+from gpt_pretrain.tokenizer import Tokenizer, build_tokenizer
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(kw_only=True, slots=True, frozen=True)
+class Preparation:
+    tokenizer: Tokenizer
+    corpus: Corpus
+    model: ModelConfig
+    plan: Plan
+    accelerator: str  # cpu or gpu
+    devices: int  # per node
+    num_nodes: int
+    start_from: Path | None  # checkpoint with the first weights
+    resume_from: Path | None  # checkpoint with the whole training state
+
+
+def prepare(config: TrainConfig, run: Path) -> Preparation:
+    """Check the settings against data and machine. Raises InputError or ArtifactError within seconds."""
+    resume_from = _resume_from(config, run)
+    start_from = (
+        None if config.weights.path is None else find_checkpoint(Path(config.weights.path), "weights.path")
+    )
+    tokenizer = build_tokenizer(config.tokenizer.name)
+    model = resolve_model(config.model, read=_shape(start_from), tokenizer_vocab_size=tokenizer.vocab_size)
+    corpus = load_corpus(config.data, tokenizer)
+    check_windows(corpus, config.data, model.context_length)
+    accelerator, devices, num_nodes = _machine(config)
+    plan = make_plan(config, model, n_train_tokens=len(corpus.train), world_size=devices * num_nodes)
+    return Preparation(
+        tokenizer=tokenizer,
+        corpus=corpus,
+        model=model,
+        plan=plan,
+        accelerator=accelerator,
+        devices=devices,
+        num_nodes=num_nodes,
+        start_from=start_from,
+        resume_from=resume_from,
+    )
+
+
+def _resume_from(config: TrainConfig, run: Path) -> Path | None:
+    if config.resume is None:
+        if find_checkpoints(run):
+            raise InputError(
+                f"{run} holds a run already: resume={run} goes on with it, or give another hydra.run.dir"
+            )
+        return None
+    checkpoint, passed_over = newest_valid(Path(config.resume))
+    for line in passed_over:
+        log.warning("passed over: %s", line)
+    return checkpoint
+
+
+def _shape(checkpoint: Path | None) -> ModelConfig | None:
+    if checkpoint is None:
+        return None
+    from gpt_pretrain.checkpoint import read_config
+
+    return read_config(checkpoint)
+
+
+def _machine(config: TrainConfig) -> tuple[str, int, int]:
+    """Accelerator, devices of a node and nodes; torchrun's word goes before the settings'."""
+    import torch
+
+    trainer = config.trainer
+    n_gpus = torch.cuda.device_count()
+    if trainer.accelerator == "gpu" and n_gpus == 0:
+        raise InputError(
+            "trainer.accelerator=gpu: this machine has no GPU that torch can use; set trainer=cpu"
+        )
+    accelerator = "cpu" if trainer.accelerator == "cpu" or n_gpus == 0 else "gpu"
+    if "TORCHELASTIC_RUN_ID" in os.environ:
+        devices = int(os.environ["LOCAL_WORLD_SIZE"])
+        return accelerator, devices, int(os.environ["WORLD_SIZE"]) // devices
+    devices = trainer.devices or (n_gpus if accelerator == "gpu" else 1)
+    if accelerator == "gpu" and devices > n_gpus:
+        raise InputError(f"trainer.devices={devices}: this machine has {n_gpus} GPUs")
+    return accelerator, devices, trainer.num_nodes

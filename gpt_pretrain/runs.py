@@ -1,0 +1,113 @@
+"""Run folders and the checkpoints in them: which there are, which are sound, which one to go on from.
+
+Imports no torch, so that finding out what to resume costs nothing.
+"""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from gpt_pretrain.errors import ArtifactError, InputError
+
+MANIFEST = "manifest.json"
+
+
+def verify(folder: Path) -> None:
+    """Compare every file with the manifest. Raises ArtifactError that names the first difference."""
+    try:
+        manifest = json.loads((folder / MANIFEST).read_bytes())
+        for name, expected in manifest.items():
+            if Path(name).name != name:
+                raise ArtifactError(f"{folder}: its manifest points outside the folder: {name}")
+            if not (folder / name).is_file():
+                raise ArtifactError(f"{folder} is damaged: {name} is missing")
+            if fingerprint(folder / name) != expected:
+                raise ArtifactError(f"{folder} is damaged: {name} is not what its manifest says")
+    except (OSError, ValueError, AttributeError) as error:
+        raise ArtifactError(f"{folder} is no checkpoint: its {MANIFEST} cannot be read ({error})") from error
+
+
+def find_checkpoints(run: Path) -> list[Path]:
+    """The checkpoints of a run's folder, newest first; not yet verified."""
+    return sorted((run / "checkpoints").glob("step-*"), reverse=True)
+
+
+def newest_valid(run: Path) -> tuple[Path | None, list[str]]:
+    """A run's newest checkpoint whose manifest holds, and a line for each damaged one that was passed over.
+
+    None where the run has no checkpoint yet. Raises ArtifactError where all are damaged.
+    """
+    passed_over: list[str] = []
+    for folder in find_checkpoints(run):
+        try:
+            verify(folder)
+            return folder, passed_over
+        except ArtifactError as error:
+            passed_over.append(str(error))
+    if passed_over:
+        raise ArtifactError(f"{run} has no checkpoint that can be used\n" + "\n".join(passed_over[:2]))
+    return None, []
+
+
+def find_checkpoint(path: Path, setting: str = "checkpoint") -> Path:
+    """The checkpoint that `path` names: itself, or a run's best one, else its newest. Raises InputError."""
+    if (path / "config.json").is_file():
+        return path
+    if not path.is_dir():
+        raise InputError(f"{setting}={path}: no such folder")
+    summary = path / "summary.json"
+    if summary.is_file():
+        best = json.loads(summary.read_text()).get("best_checkpoint")
+        if best and (path / "checkpoints" / Path(best).name / MANIFEST).is_file():
+            return path / "checkpoints" / Path(best).name
+    newest, _ = newest_valid(path)
+    if newest is None:
+        raise InputError(f"{setting}={path} is neither a checkpoint nor a run with one")
+    return newest
+
+
+def find_runs(outputs: Path) -> list[Path]:
+    """Run folders below `outputs`, newest first: those that have settings or checkpoints."""
+    runs = {file.parent for pattern in ("checkpoints", ".hydra") for file in outputs.rglob(pattern)}
+    return sorted(runs, key=lambda run: run.stat().st_mtime, reverse=True)
+
+
+def resume_arguments(arguments: list[str]) -> list[str]:
+    """Command-line arguments with `resume=` spelled out: the run's own settings, then the given ones.
+
+    `resume=auto` means the folder given as hydra.run.dir, else the newest run with a checkpoint below
+    outputs/; where there is none, the run starts anew. Raises InputError for a folder that is no run.
+    """
+    wanted = _value_of("resume", arguments)
+    if wanted in (None, "", "null"):
+        return arguments
+    rest = [word for word in arguments if not word.startswith("resume=")]
+    run = _newest_run(_value_of("hydra.run.dir", arguments)) if wanted == "auto" else Path(str(wanted))
+    if run is None:
+        return rest
+    if not find_checkpoints(run):
+        raise InputError(f"resume={run} is no run with a checkpoint: give the folder that holds checkpoints/")
+    recorded = run / ".hydra" / "overrides.yaml"
+    own = yaml.safe_load(recorded.read_text()) if recorded.is_file() else []
+    own = [word for word in own if not word.startswith("resume=")]
+    return [*own, *rest, f"resume='{run}'", f"hydra.run.dir='{run}'"]
+
+
+def _value_of(key: str, arguments: list[str]) -> str | None:
+    given = [word.partition("=")[2].strip("'\"") for word in arguments if word.startswith(f"{key}=")]
+    return given[-1] if given else None
+
+
+def _newest_run(named: str | None) -> Path | None:
+    candidates = find_runs(Path("outputs")) if named is None else [Path(named)]
+    return next((run for run in candidates if find_checkpoints(run)), None)
+
+
+def fingerprint(file: Path) -> dict[str, Any]:
+    """Size and SHA-256 of a file, as a manifest holds them."""
+    with file.open("rb") as stream:
+        digest = hashlib.file_digest(stream, "sha256").hexdigest()
+    return {"bytes": file.stat().st_size, "sha256": digest}
