@@ -5,6 +5,7 @@ from pathlib import Path
 from gpt_pretrain.config import GenerateConfig, TrainConfig
 from gpt_pretrain.entry import command
 from gpt_pretrain.runs import resume_arguments
+from gpt_pretrain.trial import is_sweep, run_alone
 
 
 @command(
@@ -18,6 +19,8 @@ def train(config: TrainConfig, run: Path) -> float | None:
     from gpt_pretrain.preparation import prepare
 
     prepared = prepare(config, run)
+    if prepared.plan.world_size > 1 and is_sweep():
+        return run_alone(run)["best_val_loss"]
     from gpt_pretrain.training import train  # lightning takes seconds: bad input is refused before
 
     return train(config, prepared, run)["best_val_loss"]

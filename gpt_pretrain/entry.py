@@ -46,6 +46,19 @@ def register_schemas(config_name: str, root: type) -> None:
             store.store(name, member, group=f"schema/{section}")
 
 
+def compose(config_name: str, root: type[C], overrides: list[str]) -> C:
+    """Settings as the program would see them on a command line of `overrides`: for notebooks and tests.
+
+    Raises InputError where the program would refuse them.
+    """
+    register_schemas(config_name, root)
+    with (
+        user_facing(root, debug=False),
+        hydra.initialize_config_dir(str(config_dir()), version_base="1.3"),
+    ):
+        return to_config(hydra.compose(config_name, overrides), root)
+
+
 def command(
     config_name: str,
     root: type[C],
@@ -165,7 +178,8 @@ def _follower_arguments() -> list[str]:
     one.
     """
     rank = int(os.environ.get("RANK") or os.environ.get("LOCAL_RANK") or 0)
-    return ["hydra.run.dir=.", "hydra.output_subdir=null", "hydra/job_logging=none"] if rank else []
+    silent = ["hydra/job_logging=disabled", "hydra/hydra_logging=disabled"]
+    return ["hydra.run.dir=.", "hydra.output_subdir=null", *silent] if rank else []
 
 
 def _report(error: UserFacingError) -> None:

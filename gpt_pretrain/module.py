@@ -51,6 +51,10 @@ class GPTModule(L.LightningModule):
     def forward(self, token_ids: Tensor) -> Tensor:
         return self.model(token_ids)
 
+    def on_fit_start(self) -> None:
+        # A process group left over from an earlier run would make every rank see part of the batches only.
+        assert self.trainer.world_size == self.plan.world_size
+
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         torch.manual_seed(_draw_seed(self.seed, batch_idx, self.global_rank))
 

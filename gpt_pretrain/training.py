@@ -66,6 +66,7 @@ def train(config: TrainConfig, prepared: Preparation, run: Path) -> dict[str, An
         corpus=prepared.corpus,
     )
     if config.trainer.compile:
+        torch.compiler.reset()  # a sweep's earlier shapes would use up the limit of recompilations
         for block in module.model.blocks:
             block.compile()  # in place: parameter names stay as they are
     stop = Stop(plan)
@@ -272,7 +273,8 @@ def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 def _quieten() -> None:
     """Lightning's hints address its direct users; what ours need to know, the run says itself."""
-    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", module=r"lightning.*")
     warnings.filterwarnings("ignore", message=r".*(LeafSpec|lr_scheduler\.step).*")
 

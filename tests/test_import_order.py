@@ -32,6 +32,7 @@ ORDER = [
     "callbacks",
     "training",
     "generation",
+    "trial",
     "commands",
 ]
 

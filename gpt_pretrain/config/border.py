@@ -49,6 +49,11 @@ def to_config(settings: DictConfig | Mapping[str, Any], root: type[C]) -> C:
                 member = MEMBERS[base].get(name)
                 if member is None:
                     raise InputError(f"{section}.name={name} is none of {', '.join(MEMBERS[base])}")
+                composed = OmegaConf.get_type(settings, section) if isinstance(settings, DictConfig) else dict
+                if composed not in (member, dict):
+                    raise InputError(
+                        f"{section}.name={name} cannot be set by itself: choose {section}={name}"
+                    )
                 schema[section] = OmegaConf.structured(member)
         merged = OmegaConf.merge(schema, plain)
         config = OmegaConf.to_object(merged)

@@ -1,6 +1,7 @@
 """Settings that carry their range: declared where the setting is, checked in one place."""
 
 import dataclasses
+import math
 from dataclasses import field
 from difflib import get_close_matches
 from typing import Any
@@ -41,7 +42,11 @@ def check_ranges(config: Any, prefix: str) -> None:
                 f"{key}={value} is none of {', '.join(choices)}{nearest(str(value), list(choices))}"
             )
         bounds = {name: bound for name, bound in entry.metadata.items() if name in _BOUNDS}
-        if value is not None and not all(_BOUNDS[name][0](value, bound) for name, bound in bounds.items()):
+        if not bounds or value is None:
+            continue
+        if not math.isfinite(value) or not all(
+            _BOUNDS[name][0](value, bound) for name, bound in bounds.items()
+        ):
             wanted = " and ".join(f"{_BOUNDS[name][1]} {bound:g}" for name, bound in bounds.items())
             raise InputError(f"{key}={value} is out of range: it must be {wanted}")
 
