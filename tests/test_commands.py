@@ -1,0 +1,146 @@
+"""The programs as typed: exit codes, what is said, what is left behind."""
+
+import json
+import sys
+
+import pytest
+
+from gpt_pretrain import commands
+
+QUICK = ["model=tiny", "tokenizer=bytes", "trainer=cpu", "trainer.max_steps=2", "decoding.max_new_tokens=3"]
+
+
+@pytest.fixture
+def typed(tmp_path, monkeypatch, capsys):
+    """Type a command in an empty folder: exit code and what went to standard error."""
+    monkeypatch.chdir(tmp_path)
+
+    def type_(name: str, *arguments: str):
+        monkeypatch.setattr(sys, "argv", [f"{name}.py", *arguments])
+        code = 0
+        try:
+            getattr(commands, name)()
+        except SystemExit as exit_:
+            code = exit_.code
+        return code, capsys.readouterr().err
+
+    return type_
+
+
+def write(path, content: bytes):
+    path.write_bytes(content)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["model.n_layr=2"], "did you mean model.n_layers?"),
+        (["model=tinny"], "did you mean tiny?"),
+        (["model.n_layers=abc"], "could not be converted to Integer"),
+        (["model.emb_dim=100", "model.n_heads=3"], "not divisible by model.n_heads=3"),
+        (["model.vocab_size=100"], "cannot hold the tokenizer's 50257 ids"),
+        (
+            ["schedule=constant", "schedule.warmup_steps=10", "trainer.max_steps=5"],
+            "does not fit into a run of 5",
+        ),
+        (["data=text_files", "data.path=missing.txt"], "no such file or folder"),
+        (["data=text_files", "data.path=empty.txt"], "is empty"),
+        (["data=text_files", "data.path=latin1.txt"], "is not UTF-8: byte 3 is 0xe9"),
+        (
+            ["data=text_files", "data.path=short.txt"],
+            "has 9 training tokens of 11, too few for one window: 129",
+        ),
+        (["data.val_fraction=0.0001"], "validation tokens"),
+        (["decoding.temperature=-0.5"], "decoding.temperature=-0.5 is out of range"),
+        (["decoding.top_k=0"], "decoding.top_k=0 is out of range"),
+        (["weights=checkpoint", "weights.path=nowhere"], "weights.path=nowhere: no such folder"),
+        (["resume=nowhere"], "resume=nowhere is no run"),
+        (["trainer=gpu"], "no GPU"),
+        (["trainer.sample_prompt="], "trainer.sample_prompt is empty"),
+        (["model tiny"], ""),
+        (["model=tiny", "trainer.max_steps="], ""),
+    ],
+)
+def test_bad_input_to_training_exits_2_in_three_lines_and_leaves_no_folder(typed, tmp_path, arguments, said):
+    write(tmp_path / "empty.txt", b" \n")
+    write(tmp_path / "latin1.txt", "caf\xe9".encode("latin1"))
+    write(tmp_path / "short.txt", b"one two three four five six seven eight nine ten")
+    code, error = typed("train", *arguments)
+    assert (code, said in error, len(error.strip().splitlines()) <= 3) == (2, True, True), error
+    assert not (tmp_path / "outputs").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        (["prompt="], 2, "prompt is empty"),
+        (["checkpoint=nowhere"], 2, "checkpoint=nowhere: no such folder"),
+        ([], 2, "train first"),
+        (["decoding.temperature=-1"], 2, "out of range"),
+        (["decoding.top_p=1.5"], 2, "out of range"),
+        (["checkpoint=broken"], 3, "broken"),
+    ],
+)
+def test_bad_input_to_generation_is_refused(typed, tmp_path, arguments, code, said):
+    (tmp_path / "broken").mkdir()
+    write(tmp_path / "broken" / "config.json", b"{}")
+    found, error = typed("generate", *arguments)
+    assert (found, said in error, len(error.strip().splitlines()) <= 3) == (code, True, True), error
+    assert not (tmp_path / "outputs").exists()
+
+
+def test_train_then_generate_then_resume(typed, tmp_path):
+    assert typed("train", *QUICK)[0] == 0
+    (run,) = tmp_path.glob("outputs/*/*")
+    assert json.loads((run / "summary.json").read_text())["steps"] == 2
+    assert "validation loss" in (run / "train.log").read_text()
+    assert typed("generate", "prompt=Every effort", "decoding.max_new_tokens=4")[0] == 0
+    assert typed("train", "resume=auto", "trainer.max_steps=4")[0] == 0
+    assert list(tmp_path.glob("outputs/*/*")) == [run]
+    assert json.loads((run / "summary.json").read_text())["steps"] == 4
+
+
+def test_a_folder_that_holds_a_run_is_not_overwritten(typed, tmp_path):
+    assert typed("train", *QUICK, "hydra.run.dir=mine")[0] == 0
+    summary = (tmp_path / "mine" / "summary.json").read_bytes()
+    code, error = typed("train", *QUICK, "hydra.run.dir=mine")
+    assert (code, "holds a run already" in error) == (2, True)
+    assert (tmp_path / "mine" / "summary.json").read_bytes() == summary
+
+
+def test_a_sweep_gives_every_trial_its_folder_and_the_result_of_a_run_alone(typed, tmp_path):
+    assert typed("train", "-m", *QUICK, "optimizer.lr=1e-4,1e-3", "hydra.sweep.dir=sweep")[0] == 0
+    assert typed("train", *QUICK, "optimizer.lr=1e-3", "hydra.run.dir=alone")[0] == 0
+    first, second, alone = (
+        json.loads((tmp_path / name / "summary.json").read_text()) for name in ("sweep/0", "sweep/1", "alone")
+    )
+    assert second["val_loss"] == alone["val_loss"] != first["val_loss"]
+
+
+def test_a_failing_trial_does_not_take_the_others_with_it(typed, tmp_path):
+    code, error = typed("train", "-m", *QUICK, "model.n_heads=3,2", "hydra.sweep.dir=sweep")
+    assert (code, "model.n_heads=3" in error) == (2, True)
+    assert not (tmp_path / "sweep" / "0").exists()
+    assert (tmp_path / "sweep" / "1" / "summary.json").is_file()
+
+
+def test_damage_to_every_checkpoint_of_a_run_is_an_error_and_no_new_start(typed, tmp_path):
+    assert typed("train", *QUICK, "hydra.run.dir=mine")[0] == 0
+    for file in (tmp_path / "mine" / "checkpoints").glob("*/model.safetensors"):
+        file.write_bytes(b"")
+    code, error = typed("train", "resume=mine", "trainer.max_steps=4")
+    assert (code, "no checkpoint that can be used" in error) == (3, True)
+
+
+def test_help_explains_every_option(typed, capsys, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["train.py", "--help"])
+    commands.train()
+    printed = capsys.readouterr().out
+    for word in (
+        "chapter5",
+        "gpt2_small",
+        "optimizer.lr=0.001",
+        "with optimizer=sgd: optimizer.momentum=0.9",
+    ):
+        assert word in printed

@@ -1,0 +1,126 @@
+"""What needs processes of its own: several ranks, torchrun, sweeps over devices, signals."""
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import ROOT
+
+pytestmark = pytest.mark.slow
+
+QUICK = [
+    *("model=tiny", "tokenizer=bytes", "trainer=cpu", "trainer.max_steps=6", "trainer.eval_every=3"),
+    *("trainer.log_every=1", "decoding.max_new_tokens=3", "trainer.eval_batches=3"),
+]
+ONE_THREAD = {"OMP_NUM_THREADS": "1"}
+
+
+def metrics(folder: Path) -> list[dict[str, str]]:
+    with (folder / "metrics.csv").open() as stream:
+        return list(csv.DictReader(stream))
+
+
+def assert_same_losses(one: Path, other: Path):
+    for ours, theirs in zip(metrics(one), metrics(other), strict=True):
+        for key in ("train/loss", "val/loss"):
+            assert bool(ours[key]) == bool(theirs[key])
+            if ours[key]:
+                assert float(ours[key]) == pytest.approx(float(theirs[key]), abs=1e-5)
+
+
+@pytest.fixture
+def alone(program, tmp_path) -> Path:
+    done = program("train.py", *QUICK, "data.batch_size=4", "hydra.run.dir=alone", env=ONE_THREAD)
+    assert done.returncode == 0, done.stderr
+    return tmp_path / "alone"
+
+
+# trainer.eval_batches counts batches of a device: 3 of 4 windows are 6 of 2 on two devices, each window once.
+TWO = ["data.batch_size=2", "trainer.eval_batches=3"]
+
+
+def test_two_processes_train_like_one_on_the_same_global_batch(program, tmp_path, alone):
+    done = program("train.py", *QUICK, *TWO, "trainer.devices=2", "hydra.run.dir=two", env=ONE_THREAD)
+    assert done.returncode == 0, done.stderr
+    assert_same_losses(alone, tmp_path / "two")
+    assert {path.name for path in tmp_path.iterdir()} == {"alone", "two"}
+
+
+def test_torchrun_gives_the_same_run_in_one_folder(tmp_path, alone):
+    torchrun = Path(sys.executable).with_name("torchrun")
+    command = [torchrun, "--nproc-per-node=2", ROOT / "train.py", *QUICK, *TWO]
+    environment = {**os.environ, **ONE_THREAD, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    (run,) = tmp_path.glob("outputs/*/*")
+    assert_same_losses(alone, run)
+
+
+def test_a_sweep_over_devices_leaves_nothing_from_one_trial_to_the_next(program, tmp_path):
+    done = program(
+        "train.py",
+        "-m",
+        *QUICK,
+        "trainer.devices=2,1",
+        "data.batch_size=2",
+        "hydra.sweep.dir=sweep",
+        env=ONE_THREAD,
+    )
+    assert done.returncode == 0, done.stderr
+    summaries = [json.loads((tmp_path / "sweep" / n / "summary.json").read_text()) for n in "01"]
+    assert [summary["tokens_seen"] for summary in summaries] == [6 * 4 * 64, 6 * 2 * 64]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_saves_and_the_run_goes_on_from_there(program, tmp_path, number):
+    endless = [*QUICK, "trainer.max_steps=100000", "trainer.eval_every=100000", "hydra.run.dir=run"]
+    process = subprocess.Popen(
+        [sys.executable, str(ROOT / "train.py"), *endless],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stderr=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        text=True,
+    )
+    deadline = time.monotonic() + 120
+    while not (tmp_path / "run" / "metrics.csv").is_file() or len(metrics(tmp_path / "run")) < 5:
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+    process.send_signal(number)
+    _, said = process.communicate(timeout=120)
+    assert process.returncode == 128 + number
+    assert "saved: go on with resume=run" in said
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert summary["exit_reason"] == f"signal {int(number)}"
+    steps = summary["steps"]
+    done = program("train.py", "resume=run", f"trainer.max_steps={steps + 1}", "trainer.eval_every=1")
+    assert done.returncode == 0, done.stderr
+    assert json.loads((tmp_path / "run" / "summary.json").read_text())["steps"] == steps + 1
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["model.n_layr=2"], ["optimizer=adamx"]])
+def test_help_and_a_typo_load_no_heavy_library(program, arguments):
+    done = program("train.py", *arguments, env={"PYTHONPROFILEIMPORTTIME": "1"})
+    loaded = {
+        line.rsplit("|", 1)[-1].strip() for line in done.stderr.splitlines() if line.startswith("import time")
+    }
+    assert "hydra" in loaded
+    assert not loaded & {"torch", "lightning", "transformers", "tiktoken", "matplotlib", "numpy"}
+
+
+def test_generation_does_not_import_lightning(program, tmp_path):
+    assert program("train.py", *QUICK, "trainer.max_steps=1").returncode == 0
+    done = program("generate.py", "prompt=Every", env={"PYTHONPROFILEIMPORTTIME": "1"})
+    loaded = {
+        line.rsplit("|", 1)[-1].strip() for line in done.stderr.splitlines() if line.startswith("import time")
+    }
+    assert "torch" in loaded
+    assert "lightning" not in loaded
+    assert done.stdout.startswith("Every")
