@@ -42,7 +42,7 @@ def train(config: TrainConfig, prepared: Preparation, run: Path) -> dict[str, An
     """
     started = time.perf_counter()
     _quieten()
-    _keep_freed_memory()
+    keep_freed_memory()
     plan, settings = prepared.plan, to_plain(config)
     first_step = 0 if prepared.resume_from is None else _step_of(prepared.resume_from)
     torch.manual_seed(config.seed)
@@ -279,7 +279,7 @@ def _quieten() -> None:
     warnings.filterwarnings("ignore", message=r".*(LeafSpec|lr_scheduler\.step).*")
 
 
-def _keep_freed_memory() -> None:
+def keep_freed_memory() -> None:
     """Let glibc keep large blocks instead of returning and faulting them in anew each step: up to twice as
     fast.
     """

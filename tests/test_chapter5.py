@@ -61,6 +61,7 @@ def test_the_untrained_loss_and_perplexity_are_the_books(untrained):
     assert perplexity(loss) == pytest.approx(48725.82, rel=1e-4)
 
 
+@pytest.mark.slow
 def test_the_untrained_losses_of_both_splits_are_the_books(untrained, corpus):
     assert split_loss(untrained, corpus.train) == pytest.approx(10.98758, rel=1e-5)
     assert split_loss(untrained, corpus.val) == pytest.approx(10.98110580, rel=1e-5)

@@ -33,6 +33,7 @@ ORDER = [
     "training",
     "generation",
     "trial",
+    "benchmark",
     "commands",
 ]
 
