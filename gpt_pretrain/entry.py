@@ -134,7 +134,7 @@ def user_facing(root: type, *, debug: bool) -> Iterator[None]:
             raise interrupted from error
         raise InfrastructureError(f"the machine failed: {error or type(error).__name__}") from error
     except RuntimeError as error:
-        if debug or "out of memory" not in str(error):
+        if debug or not re.search("out of memory|can't allocate memory", str(error)):
             raise
         raise InfrastructureError(
             "out of memory: set a smaller data.batch_size (trainer.global_batch_tokens keeps the batch)"
@@ -194,8 +194,9 @@ def _remove_if_unused(run: Path) -> None:
         return
     for handler in logging.getLogger().handlers:
         handler.flush()
-    if all(entry.name == ".hydra" or entry.suffix == ".log" for entry in run.iterdir()):
-        shutil.rmtree(run)
-        while not any(run.parent.iterdir()) and run.parent != Path.cwd():
-            run = run.parent
+    if {entry.name for entry in run.iterdir()} <= {".hydra", f"{HydraConfig.get().job.name}.log"}:
+        shutil.rmtree(run / ".hydra", ignore_errors=True)
+        (run / f"{HydraConfig.get().job.name}.log").unlink(missing_ok=True)
+        while run != Path.cwd() and not any(run.iterdir()):
             run.rmdir()
+            run = run.parent

@@ -12,7 +12,7 @@ import lightning as L
 from lightning.fabric.plugins import CheckpointIO
 from torch import Tensor
 
-from gpt_pretrain.callbacks.rhythm import evaluates, is_due, is_last, step_ended
+from gpt_pretrain.callbacks.rhythm import evaluates, is_due, is_interrupted, is_last, step_ended
 from gpt_pretrain.checkpoint import (
     TrainingState,
     read_config,
@@ -40,8 +40,8 @@ class Checkpoints(L.Callback):
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        due = step_ended(self.plan, batch_idx) and is_due(trainer.global_step, self.every)
-        if due and not evaluates(trainer, self.plan):
+        due = is_due(trainer.global_step, self.every) or is_interrupted(trainer)
+        if step_ended(self.plan, batch_idx) and due and not evaluates(trainer, self.plan):
             self._save(trainer)
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:

@@ -7,7 +7,7 @@ import lightning as L
 import torch
 from lightning.pytorch.loggers import TensorBoardLogger
 
-from gpt_pretrain.callbacks.rhythm import evaluates, is_due, step_ended
+from gpt_pretrain.callbacks.rhythm import evaluates, is_due, is_last, step_ended
 from gpt_pretrain.module import GPTModule
 from gpt_pretrain.plan import Plan
 
@@ -41,7 +41,11 @@ class Metrics(L.Callback):
         if not step_ended(self.plan, batch_idx):
             return
         evaluating = evaluates(trainer, self.plan)
-        if not evaluating and not is_due(trainer.global_step, self.log_every) and trainer.global_step > 1:
+        # At a checkpoint too: a resumed run must not average over steps that it has not seen.
+        due = is_due(trainer.global_step, self.log_every) or is_due(
+            trainer.global_step, self.plan.checkpoint_every
+        )
+        if not (due or evaluating or is_last(trainer, self.plan) or trainer.global_step == 1):
             return
         measured = pl_module.report()
         self._pending = {key: measured[key] for key in ("train/loss", "train/perplexity", "lr", "grad_norm")}
@@ -55,7 +59,8 @@ class Metrics(L.Callback):
             key: value for key, value in pl_module.metrics.items() if key.startswith(("val/", "train/eval"))
         }
         loss = measured["val/loss"]
-        self.best_val_loss = loss if self.best_val_loss is None else min(loss, self.best_val_loss)
+        if not trainer.sanity_checking:
+            self.best_val_loss = loss if self.best_val_loss is None else min(loss, self.best_val_loss)
         self._write(trainer, self._pending | measured)
         self._pending = {}
 

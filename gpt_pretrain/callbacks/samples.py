@@ -7,7 +7,7 @@ from typing import Any
 import lightning as L
 from lightning.pytorch.loggers import TensorBoardLogger
 
-from gpt_pretrain.callbacks.rhythm import is_due, is_last, step_ended
+from gpt_pretrain.callbacks.rhythm import is_due, is_interrupted, is_last, step_ended
 from gpt_pretrain.config import DecodingConfig
 from gpt_pretrain.decoding.generate import generate_text
 from gpt_pretrain.module import GPTModule
@@ -33,6 +33,7 @@ class Samples(L.Callback):
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         due = is_due(trainer.global_step, self.plan.sample_every) or is_last(trainer, self.plan)
+        due = due and not is_interrupted(trainer)
         if step_ended(self.plan, batch_idx) and due and trainer.is_global_zero:
             self._sample(trainer, pl_module)
 

@@ -16,8 +16,8 @@ class Stop(L.Callback):
     last.
 
     Setting `should_stop` makes Lightning evaluate once more, whatever the rhythm, so a run ends with a
-    validation loss. A signal only sets a flag; where several ranks train, they agree on it every
-    `agree_every` steps.
+    validation loss. After a signal there is no time for that: the run saves and ends. The handler only
+    sets a flag; where several ranks train, they agree on it every `agree_every` steps.
     """
 
     agree_every = 10
@@ -27,33 +27,27 @@ class Stop(L.Callback):
         self.signal_number: int | None = None
         self._previous: dict[int, Any] = {}
 
-    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         for number in (signal.SIGINT, signal.SIGTERM):
             self._previous[number] = signal.signal(number, self._remember)
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        if step_ended(self.plan, batch_idx) and (
-            self._stop_requested(trainer, pl_module) or is_last(trainer, self.plan)
-        ):
+        if not step_ended(self.plan, batch_idx):
+            return
+        if self._stop_requested(trainer, pl_module):
+            trainer.should_stop, trainer.limit_val_batches = True, 0
+        elif is_last(trainer, self.plan):
             trainer.should_stop = True
 
-    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        self._restore()
-
-    def on_exception(
-        self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException
-    ) -> None:
-        self._restore()
-
-    def _remember(self, number: int, frame: FrameType | None) -> None:
-        self.signal_number = number
-
-    def _restore(self) -> None:
+    def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         for number, handler in self._previous.items():
             signal.signal(number, handler)
         self._previous.clear()
+
+    def _remember(self, number: int, frame: FrameType | None) -> None:
+        self.signal_number = number
 
     def _stop_requested(self, trainer: L.Trainer, pl_module: L.LightningModule) -> bool:
         if trainer.world_size == 1:
