@@ -1,9 +1,7 @@
 """`train`: the assembly of a run. Reading it shows every object that can exist."""
 
 import ctypes
-import json
 import logging
-import math
 import platform
 import time
 import warnings
@@ -17,7 +15,6 @@ from lightning.pytorch.strategies import DDPStrategy
 
 from gpt_pretrain.callbacks.checkpoints import Checkpoints, DirectoryCheckpointIO
 from gpt_pretrain.callbacks.metrics import Metrics
-from gpt_pretrain.callbacks.plots import draw_loss
 from gpt_pretrain.callbacks.progress import ProgressBar
 from gpt_pretrain.callbacks.samples import Samples
 from gpt_pretrain.callbacks.stop import Stop
@@ -25,12 +22,11 @@ from gpt_pretrain.checkpoint import read_parameters, read_training
 from gpt_pretrain.config import TrainConfig, to_plain
 from gpt_pretrain.data.datamodule import GPTDataModule
 from gpt_pretrain.errors import DivergedError, StoppedError
-from gpt_pretrain.loss import perplexity
-from gpt_pretrain.metrics_csv import MetricsCSV, read_rows
+from gpt_pretrain.metrics_csv import MetricsCSV
 from gpt_pretrain.model import GPTModel
 from gpt_pretrain.module import GPTModule
 from gpt_pretrain.preparation import Preparation
-from gpt_pretrain.tokenizer import decode
+from gpt_pretrain.report import conclude, explain, read_summary, short, summarize
 
 log = logging.getLogger(__name__)
 
@@ -45,6 +41,9 @@ def train(config: TrainConfig, prepared: Preparation, run: Path) -> dict[str, An
     keep_freed_memory()
     plan, settings = prepared.plan, to_plain(config)
     first_step = 0 if prepared.resume_from is None else _step_of(prepared.resume_from)
+    if first_step >= plan.steps:
+        log.info("%s ended already, at step %d: a larger trainer.max_steps goes on", short(run), first_step)
+        return read_summary(run)
     torch.manual_seed(config.seed)
     module = GPTModule(
         _build_model(prepared),
@@ -99,27 +98,31 @@ def train(config: TrainConfig, prepared: Preparation, run: Path) -> dict[str, An
         enable_model_summary=False,
         default_root_dir=run,
     )
-    _explain(config, prepared, run, module.model, first_step)
-    exit_reason = "finished"
+    explain(config, prepared, run, module.model, first_step)
+    exit_reason = "failed"
     try:
-        if first_step < plan.steps:
-            trainer.fit(module, data, ckpt_path=prepared.resume_from)
+        trainer.fit(module, data, ckpt_path=prepared.resume_from)
+        exit_reason = "finished" if stop.signal_number is None else f"signal {stop.signal_number}"
     except DivergedError:
         exit_reason = "diverged"
         raise
     finally:
-        if stop.signal_number is not None:
-            exit_reason = f"signal {stop.signal_number}"
-        summary = _summary(
-            run, prepared, module, metrics, checkpoints, exit_reason, time.perf_counter() - started
+        summary = summarize(
+            plan,
+            module.model,
+            metrics,
+            steps=trainer.global_step,
+            exit_reason=exit_reason,
+            seconds=time.perf_counter() - started,
+            best_checkpoint=checkpoints.best_checkpoint(),
         )
         if trainer.is_global_zero:
-            _conclude(config, prepared, run, trainer, summary, samples.newest)
+            conclude(config, plan, run, trainer.loggers, summary, samples.newest)
     if stop.signal_number is not None:
         raise StoppedError(
             stop.signal_number,
             f"stopped by signal {stop.signal_number} at step {summary['steps']}, saved: "
-            f"go on with resume={_short(run)}",
+            f"go on with resume={short(run)}",
         )
     return summary
 
@@ -156,119 +159,6 @@ def _loggers(config: TrainConfig, run: Path, first_step: int) -> list[Logger]:
             TensorBoardLogger(run, name="", version="tensorboard", default_hp_metric=False, purge_step=purge)
         )
     return loggers
-
-
-def _explain(config: TrainConfig, prepared: Preparation, run: Path, model: GPTModel, first_step: int) -> None:
-    """Say what the run will do, each derived number with its reason."""
-    plan, corpus, shape = prepared.plan, prepared.corpus, prepared.model
-    log.info(
-        "data    %s: %s characters, %s training and %s validation tokens (%s)",
-        config.data.source,
-        *(f"{count:,}" for count in (corpus.n_characters, len(corpus.train), len(corpus.val))),
-        prepared.tokenizer.name,
-    )
-    log.info("        begins: %s", repr(decode(prepared.tokenizer, corpus.train[:24].tolist())))
-    log.info(
-        "model   %s parameters: %d layers, %d heads, width %d, context %d, vocabulary %s",
-        *(f"{model.n_params():,}", shape.n_layers, shape.n_heads, shape.emb_dim, shape.context_length),
-        f"{shape.vocab_size:,}",
-    )
-    log.info(
-        "plan    %s windows / (%d sequences x %d devices x %d micro-steps) = %.1f steps an epoch; %d by %s",
-        *(f"{plan.n_windows:,}", config.data.batch_size, plan.world_size, plan.accumulate),
-        *(plan.steps_per_epoch, plan.steps, plan.reason),
-    )
-    log.info(
-        "        %s tokens a step, evaluation every %d steps, on %d %s",
-        *(f"{plan.tokens_per_step:,}", plan.eval_every, prepared.devices, prepared.accelerator),
-    )
-    log.info("run     %s%s", _short(run), f", resumed at step {first_step}" if first_step else "")
-
-
-def _summary(
-    run: Path,
-    prepared: Preparation,
-    module: GPTModule,
-    metrics: Metrics,
-    checkpoints: Checkpoints,
-    exit_reason: str,
-    seconds: float,
-) -> dict[str, Any]:
-    """One flat object; losses that were never measured are null."""
-    newest = {
-        row_key: value for row in read_rows(run / "metrics.csv") for row_key, value in row.items()
-    } | metrics.newest
-    steps = module.trainer.global_step if module._trainer is not None else int(newest.get("step", 0))
-    val_loss = newest.get("val/loss")
-    best = checkpoints.best_checkpoint()
-    return {
-        "steps": steps,
-        "tokens_seen": steps * prepared.plan.tokens_per_step,
-        "train_loss": newest.get("train/eval_loss", newest.get("train/loss")),
-        "val_loss": val_loss,
-        "best_val_loss": metrics.best_val_loss,
-        "val_perplexity": None if val_loss is None else perplexity(val_loss),
-        "tokens_per_sec": newest.get("tokens_per_sec"),
-        "seconds": round(seconds, 2),
-        "n_params": module.model.n_params(),
-        "best_checkpoint": None if best is None else str(best),
-        "exit_reason": exit_reason,
-    }
-
-
-def _conclude(
-    config: TrainConfig,
-    prepared: Preparation,
-    run: Path,
-    trainer: L.Trainer,
-    summary: dict[str, Any],
-    sample: str,
-) -> None:
-    """Write summary, plot and hyper-parameters; say on one screen how it went and what to run next."""
-    (run / "summary.json").write_text(json.dumps(summary, indent=2) + "\n")
-    rows = read_rows(run / "metrics.csv")
-    if rows:
-        title = f"{config.data.source}, {summary['n_params']:,} parameters"
-        draw_loss(rows, run / "loss.png", tokens_per_step=prepared.plan.tokens_per_step, title=title)
-    for logger in trainer.loggers:
-        if isinstance(logger, TensorBoardLogger):
-            final = {"hparam/val_loss": summary["val_loss"], "hparam/best_val_loss": summary["best_val_loss"]}
-            logger.log_hyperparams(
-                _flat(to_plain(config)), {k: math.nan if v is None else v for k, v in final.items()}
-            )
-            logger.finalize("success")
-    if summary["val_loss"] is None:
-        return
-    first = next((row["val/loss"] for row in rows if "val/loss" in row), summary["val_loss"])
-    log.info("")
-    log.info(
-        "%s after %d steps and %s tokens in %.0f s, %s tokens/s",
-        *(summary["exit_reason"], summary["steps"], f"{summary['tokens_seen']:,}", summary["seconds"]),
-        f"{summary['tokens_per_sec'] or 0:,.0f}",
-    )
-    log.info(
-        "validation loss %.3f -> %.3f (best %.3f), perplexity %.1f",
-        *(first, summary["val_loss"], summary["best_val_loss"], summary["val_perplexity"]),
-    )
-    if sample:
-        log.info("it writes: %s", " ".join(sample.split()))
-    log.info("")
-    log.info(
-        "in %s: loss.png, samples.txt, metrics.csv, tensorboard/, checkpoints/, summary.json", _short(run)
-    )
-    log.info('next    python generate.py prompt="%s"', config.trainer.sample_prompt)
-    log.info("        python train.py resume=%s trainer.max_steps=%d", _short(run), 2 * summary["steps"])
-
-
-def _short(path: Path) -> str:
-    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
-
-
-def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in tree.items():
-        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
-    return flat
 
 
 def _quieten() -> None:

@@ -42,5 +42,4 @@ def run_alone(run: Path) -> dict[str, Any]:
         error = UserFacingError(f"the trial in {run} failed with exit code {code}")
         error.exit_code = code
         raise error
-    summary: dict[str, Any] = json.loads((run / "summary.json").read_text())
-    return summary
+    return dict(json.loads((run / "summary.json").read_text()))

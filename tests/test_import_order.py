@@ -30,6 +30,7 @@ ORDER = [
     "module",
     "metrics_csv",
     "callbacks",
+    "report",
     "training",
     "generation",
     "trial",

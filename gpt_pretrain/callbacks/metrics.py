@@ -21,7 +21,6 @@ class Metrics(L.Callback):
     def __init__(self, plan: Plan, log_every: int) -> None:
         self.plan, self.log_every = plan, log_every
         self.best_val_loss: float | None = None
-        self.training_seconds = 0.0
         self.newest: dict[str, float] = {}
         self._started: float | None = None
         self._tokens = 0
@@ -65,16 +64,15 @@ class Metrics(L.Callback):
         self._pending = {}
 
     def state_dict(self) -> dict[str, Any]:
-        return {"best_val_loss": self.best_val_loss, "training_seconds": self.training_seconds}
+        return {"best_val_loss": self.best_val_loss, "newest": self.newest}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.best_val_loss = state_dict["best_val_loss"]
-        self.training_seconds = state_dict["training_seconds"]
+        self.newest = state_dict["newest"]
 
     def _throughput(self, module: GPTModule) -> dict[str, float]:
         assert self._started is not None
         seconds = perf_counter() - self._started
-        self.training_seconds += seconds
         tokens_per_sec = self._tokens / seconds
         self._started = None
         rates = {"tokens_per_sec": tokens_per_sec}

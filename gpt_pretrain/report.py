@@ -1,0 +1,139 @@
+"""What a run says of itself: its plan before, its summary, plot and next commands after."""
+
+import json
+import logging
+import math
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch.loggers import Logger, TensorBoardLogger
+
+from gpt_pretrain.callbacks.metrics import Metrics
+from gpt_pretrain.callbacks.plots import draw_loss
+from gpt_pretrain.config import TrainConfig, to_plain
+from gpt_pretrain.loss import perplexity
+from gpt_pretrain.metrics_csv import read_rows
+from gpt_pretrain.model import GPTModel
+from gpt_pretrain.plan import Plan
+from gpt_pretrain.preparation import Preparation
+from gpt_pretrain.tokenizer import decode
+
+log = logging.getLogger(__name__)
+
+Summary = dict[str, Any]
+
+
+def explain(config: TrainConfig, prepared: Preparation, run: Path, model: GPTModel, first_step: int) -> None:
+    """Say what the run will do, each derived number with its reason."""
+    plan, corpus, shape = prepared.plan, prepared.corpus, prepared.model
+    log.info(
+        "data    %s: %s characters, %s training and %s validation tokens (%s)",
+        config.data.source,
+        *(f"{count:,}" for count in (corpus.n_characters, len(corpus.train), len(corpus.val))),
+        prepared.tokenizer.name,
+    )
+    log.info("        begins: %s", repr(decode(prepared.tokenizer, corpus.train[:24].tolist())))
+    log.info(
+        "model   %s parameters: %d layers, %d heads, width %d, context %d, vocabulary %s",
+        *(f"{model.n_params():,}", shape.n_layers, shape.n_heads, shape.emb_dim, shape.context_length),
+        f"{shape.vocab_size:,}",
+    )
+    log.info(
+        "plan    %s windows / (%d sequences x %d devices x %d micro-steps) = %.1f steps an epoch; %d by %s",
+        *(f"{plan.n_windows:,}", config.data.batch_size, plan.world_size, plan.accumulate),
+        *(plan.steps_per_epoch, plan.steps, plan.reason),
+    )
+    log.info(
+        "        %s tokens a step, evaluation every %d steps, on %d %s",
+        *(f"{plan.tokens_per_step:,}", plan.eval_every, prepared.devices, prepared.accelerator),
+    )
+    log.info("run     %s%s", short(run), f", resumed at step {first_step}" if first_step else "")
+
+
+def summarize(
+    plan: Plan,
+    model: GPTModel,
+    metrics: Metrics,
+    *,
+    steps: int,
+    exit_reason: str,
+    seconds: float,
+    best_checkpoint: Path | None,
+) -> Summary:
+    """One flat object; what was never measured is null.
+
+    `train_loss` is the one without dropout where the training split was evaluated.
+    """
+    newest = metrics.newest
+    val_loss = newest.get("val/loss")
+    return {
+        "steps": steps,
+        "tokens_seen": steps * plan.tokens_per_step,
+        "train_loss": newest.get("train/eval_loss", newest.get("train/loss")),
+        "val_loss": val_loss,
+        "best_val_loss": metrics.best_val_loss,
+        "val_perplexity": None if val_loss is None else perplexity(val_loss),
+        "tokens_per_sec": newest.get("tokens_per_sec"),
+        "seconds": round(seconds, 2),
+        "n_params": model.n_params(),
+        "best_checkpoint": None if best_checkpoint is None else str(best_checkpoint),
+        "exit_reason": exit_reason,
+    }
+
+
+def conclude(
+    config: TrainConfig, plan: Plan, run: Path, loggers: Iterable[Logger], summary: Summary, sample: str
+) -> None:
+    """Write summary, plot and hyper-parameters; say on one screen how it went and what to run next."""
+    (run / "summary.json").write_text(json.dumps(summary, indent=2) + "\n")
+    rows = read_rows(run / "metrics.csv")
+    if rows:
+        title = f"{config.data.source}, {summary['n_params']:,} parameters"
+        draw_loss(rows, run / "loss.png", tokens_per_step=plan.tokens_per_step, title=title)
+    for logger in loggers:
+        if isinstance(logger, TensorBoardLogger):
+            final = {f"hparam/{key}": _or_nan(summary[key]) for key in ("val_loss", "best_val_loss")}
+            logger.log_hyperparams(_flat(to_plain(config)), final)
+            logger.finalize("success")
+    log.info("")
+    log.info(
+        "%s after %d steps and %s tokens in %.0f s, %s tokens/s",
+        *(summary["exit_reason"], summary["steps"], f"{summary['tokens_seen']:,}", summary["seconds"]),
+        f"{summary['tokens_per_sec'] or 0:,.0f}",
+    )
+    if summary["best_val_loss"] is not None:
+        first = next((row["val/loss"] for row in rows if "val/loss" in row), summary["val_loss"])
+        log.info(
+            "validation loss %.3f -> %.3f (best %.3f), perplexity %.1f",
+            *(first, summary["val_loss"], summary["best_val_loss"], summary["val_perplexity"]),
+        )
+    if sample:
+        log.info("it writes: %s", " ".join(sample.split()))
+    log.info("")
+    log.info(
+        "in %s: %s", short(run), ", ".join(sorted(path.name for path in run.iterdir() if path.name[0] != "."))
+    )
+    log.info('next    python generate.py prompt="%s"', config.trainer.sample_prompt)
+    log.info("        python train.py resume=%s trainer.max_steps=%d", short(run), 2 * plan.steps)
+
+
+def read_summary(run: Path) -> Summary:
+    summary: Summary = json.loads((run / "summary.json").read_text())
+    return summary
+
+
+def short(path: Path) -> str:
+    """The path as one would type it here."""
+    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
+
+
+def _or_nan(value: float | None) -> float:
+    return math.nan if value is None else value
+
+
+def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+    return flat
