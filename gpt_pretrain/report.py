@@ -94,7 +94,8 @@ def conclude(
     for logger in loggers:
         if isinstance(logger, TensorBoardLogger):
             final = {f"hparam/{key}": _or_nan(summary[key]) for key in ("val_loss", "best_val_loss")}
-            logger.log_hyperparams(_flat(to_plain(config)), final)
+            settings = {key: value for key, value in _flat(to_plain(config)).items() if value is not None}
+            logger.log_hyperparams(settings, final)
             logger.finalize("success")
     log.info("")
     log.info(
