@@ -1,4 +1,4 @@
-"""A GPT-2 model as transformers stores it: names, transposed matrices and `config.json`."""
+"""A GPT-2 model as transformers stores it: its tensors and `config.json`."""
 
 import json
 from collections.abc import Mapping
@@ -9,64 +9,37 @@ from torch import Tensor
 
 from gpt_pretrain.config import ModelConfig
 from gpt_pretrain.errors import ArtifactError
+from gpt_pretrain.weights.dialects import HUGGINGFACE, scatter
 
-# Ours to theirs, inside a block. transformers' Conv1D keeps matrices as (in, out), the transpose of
-# nn.Linear's.
-_BLOCK = {
-    "norm1": "ln_1",
-    "att.qkv": "attn.c_attn",
-    "att.out_proj": "attn.c_proj",
-    "norm2": "ln_2",
-    "ff.expand": "mlp.c_fc",
-    "ff.contract": "mlp.c_proj",
+# What transformers' GPT-2 can be set to and ours cannot: another value would load and compute something else.
+_REQUIRED = {
+    "model_type": ("gpt2",),
+    "activation_function": ("gelu_new", "gelu_pytorch_tanh"),
+    "layer_norm_epsilon": (1e-5,),
+    "scale_attn_weights": (True,),
+    "scale_attn_by_inverse_layer_idx": (False,),
+    "add_cross_attention": (False,),
 }
-_TOP = {
-    "tok_emb.weight": "transformer.wte.weight",
-    "pos_emb.weight": "transformer.wpe.weight",
-    "final_norm.weight": "transformer.ln_f.weight",
-    "final_norm.bias": "transformer.ln_f.bias",
-    "out_head.weight": "lm_head.weight",
+_SHAPE = {
+    "vocab_size": "vocab_size",
+    "n_positions": "context_length",
+    "n_embd": "emb_dim",
+    "n_head": "n_heads",
+    "n_layer": "n_layers",
 }
-
-
-def names(config: ModelConfig) -> dict[str, str]:
-    """Their name for each of our parameters. A tied head and a missing query/key/value bias have none."""
-    pairs = dict(_TOP)
-    if config.tie_weights:
-        del pairs["out_head.weight"]
-    for index in range(config.n_layers):
-        for ours, theirs in _BLOCK.items():
-            for kind in ("weight", "bias"):
-                pairs[f"blocks.{index}.{ours}.{kind}"] = f"transformer.h.{index}.{theirs}.{kind}"
-    if not config.qkv_bias:
-        for index in range(config.n_layers):
-            del pairs[f"blocks.{index}.att.qkv.bias"]
-    return pairs
 
 
 def to_huggingface(state: Mapping[str, Tensor], config: ModelConfig) -> dict[str, Tensor]:
     """Our parameters under their names. Their format has a query/key/value bias always: zeros where ours has
     none.
     """
-    tensors = {
-        theirs: _transposed(theirs, state[ours]).contiguous() for ours, theirs in names(config).items()
-    }
+    tensors = {}
+    for ours, (theirs,) in HUGGINGFACE.names(config).items():
+        (tensors[theirs],) = scatter(state[ours], HUGGINGFACE, ours, 1)
     if not config.qkv_bias:
         for index in range(config.n_layers):
             tensors[f"transformer.h.{index}.attn.c_attn.bias"] = torch.zeros(3 * config.emb_dim)
     return tensors
-
-
-def from_huggingface(tensors: Mapping[str, Tensor], config: ModelConfig) -> dict[str, Tensor]:
-    """Their parameters under our names, the tied head included. Raises ArtifactError where one is missing."""
-    state = {}
-    for ours, theirs in names(config).items():
-        if theirs not in tensors:
-            raise ArtifactError(f"the weights have no tensor {theirs}")
-        state[ours] = _transposed(theirs, tensors[theirs]).contiguous()
-    if config.tie_weights:
-        state["out_head.weight"] = state["tok_emb.weight"]
-    return state
 
 
 def to_huggingface_config(config: ModelConfig, end_of_text_id: int) -> dict[str, Any]:
@@ -97,23 +70,32 @@ def to_huggingface_config(config: ModelConfig, end_of_text_id: int) -> dict[str,
 def from_huggingface_config(content: bytes) -> ModelConfig:
     """The model's shape from a `config.json`. Raises ArtifactError where it is none of a GPT-2 model."""
     try:
-        theirs = json.loads(content)
-        if theirs["model_type"] != "gpt2":
-            raise ArtifactError(f"config.json is of a {theirs['model_type']} model, not of GPT-2")
-        return ModelConfig(
-            vocab_size=int(theirs["vocab_size"]),
-            context_length=int(theirs["n_positions"]),
-            emb_dim=int(theirs["n_embd"]),
-            n_heads=int(theirs["n_head"]),
-            n_layers=int(theirs["n_layer"]),
-            drop_rate=float(theirs.get("resid_pdrop", 0.0)),
-            tie_weights=bool(theirs.get("tie_word_embeddings", True)),
-            **theirs.get("gpt_pretrain", {}),
-        )
-    except (ValueError, KeyError, TypeError) as error:
+        return ModelConfig(**read_huggingface_settings(json.loads(content)))
+    except (ValueError, TypeError, AttributeError) as error:
         raise ArtifactError(f"config.json is not a GPT-2 model's: {error!r}") from error
 
 
-def _transposed(their_name: str, tensor: Tensor) -> Tensor:
-    is_conv1d = tensor.ndim == 2 and ".h." in their_name
-    return tensor.T if is_conv1d else tensor
+def read_huggingface_settings(theirs: Mapping[str, Any]) -> dict[str, Any]:
+    """What a `config.json` says of the model's shape, under our names. Raises ArtifactError where it asks for
+    what our model does not compute.
+    """
+    for key, values in {"model_type": ("gpt2",), **_REQUIRED}.items():
+        given = theirs.get(key, values[0] if key != "model_type" else None)
+        if given not in values:
+            raise ArtifactError(f"config.json has {key}={given!r}, not {values[0]!r}: not a GPT-2 that we compute")
+    said: dict[str, Any] = {ours: theirs[key] for key, ours in _SHAPE.items() if key in theirs}
+    said.setdefault("n_heads", 12)  # transformers' default
+    if theirs.get("n_inner") not in (None, 4 * theirs.get("n_embd", 768)):
+        raise ArtifactError(f"config.json has n_inner={theirs['n_inner']!r}, not four times the width")
+    drop_rate = theirs.get("resid_pdrop", 0.0)
+    if not isinstance(drop_rate, int | float) or not 0 <= drop_rate < 1:
+        raise ArtifactError(f"config.json has resid_pdrop={drop_rate!r}")
+    own = theirs.get("gpt_pretrain", {})
+    if not isinstance(own, dict) or not all(type(said.get(ours, 1)) is int for ours in _SHAPE.values()):
+        raise ArtifactError("config.json has a size that is no whole number")
+    said |= {"drop_rate": float(drop_rate), "tie_weights": bool(theirs.get("tie_word_embeddings", True))}
+    if isinstance(own.get("qkv_bias"), bool):
+        said["qkv_bias"] = own["qkv_bias"]
+    if own.get("init") in ("gpt2", "torch"):
+        said["init"] = own["init"]
+    return said

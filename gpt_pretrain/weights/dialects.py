@@ -1,0 +1,181 @@
+"""How other programs name and lay out GPT-2's parameters: the one table of renamed keys.
+
+A dialect gives, for each of our parameters, the names of theirs; several names are rows one after another
+(separate query, key and value). Which dialect a file speaks is told by its names and by the shape of a matrix
+that is not square.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from gpt_pretrain.config import ModelConfig
+from gpt_pretrain.errors import ArtifactError
+from gpt_pretrain.weights.stored import Stored
+
+NORMS = ("norm1", "norm2", "final_norm")
+
+
+@dataclass(frozen=True, slots=True)
+class Dialect:
+    name: str
+    top: Mapping[str, str]  # ours to theirs, outside the blocks
+    block: str  # what precedes a block's names, {i} its number
+    inside: Mapping[str, tuple[str, ...]]  # ours to theirs, in a block
+    kinds: tuple[str, str] = (".weight", ".bias")  # how matrices and their biases end
+    norm_kinds: tuple[str, str] = (".weight", ".bias")
+    transposed: bool = False  # matrices of the blocks are (in, out), as in transformers' and OpenAI's Conv1D
+    leading_one: bool = False  # and have a first dimension of 1
+    ignored: tuple[str, ...] = ()  # endings of what holds no parameter: masks
+
+    def names(self, config: ModelConfig) -> dict[str, tuple[str, ...]]:
+        """Their names for each of our parameters. A tied head and a missing query/key/value bias have none."""
+        pairs = {}
+        for ours, theirs in self.top.items():
+            if ours == "final_norm":
+                pairs |= self._pair(ours, (theirs,), "")
+            elif ours != "out_head.weight" or not config.tie_weights:
+                pairs[ours] = (theirs,)
+        for index in range(config.n_layers):
+            prefix = self.block.format(i=index)
+            for ours, theirs in self.inside.items():  # type: ignore[assignment]
+                pairs |= self._pair(f"blocks.{index}.{ours}", tuple(theirs), prefix)
+            if not config.qkv_bias:
+                del pairs[f"blocks.{index}.att.qkv.bias"]
+        return pairs
+
+    def is_transposed(self, ours: str) -> bool:
+        return self.transposed and ours.startswith("blocks.") and ours.endswith(".weight") and "norm" not in ours
+
+    def _pair(self, ours: str, theirs: tuple[str, ...], prefix: str) -> dict[str, tuple[str, ...]]:
+        weight, bias = self.norm_kinds if ours.endswith(NORMS) else self.kinds
+        return {
+            f"{ours}.weight": tuple(f"{prefix}{name}{weight}" for name in theirs),
+            f"{ours}.bias": tuple(f"{prefix}{name}{bias}" for name in theirs),
+        }
+
+
+_GPT2_INSIDE = {
+    "norm1": ("ln_1",),
+    "att.qkv": ("attn.c_attn",),
+    "att.out_proj": ("attn.c_proj",),
+    "norm2": ("ln_2",),
+    "ff.expand": ("mlp.c_fc",),
+    "ff.contract": ("mlp.c_proj",),
+}
+_GPT2_TOP = {
+    "tok_emb.weight": "wte.weight",
+    "pos_emb.weight": "wpe.weight",
+    "final_norm": "ln_f",
+}
+_HEAD = {"out_head.weight": "lm_head.weight"}
+_MASKS = (".attn.bias", ".attn.masked_bias")
+
+HUGGINGFACE = Dialect(
+    "Hugging Face",
+    {ours: f"transformer.{theirs}" for ours, theirs in _GPT2_TOP.items()} | _HEAD,
+    "transformer.h.{i}.",
+    _GPT2_INSIDE,
+    transposed=True,
+    ignored=_MASKS,
+)
+HUGGINGFACE_BARE = Dialect(  # GPT2Model's own names, as on the hub
+    "Hugging Face", _GPT2_TOP | _HEAD, "h.{i}.", _GPT2_INSIDE, transposed=True, ignored=_MASKS
+)
+NANOGPT = Dialect("nanoGPT", HUGGINGFACE.top, HUGGINGFACE.block, _GPT2_INSIDE, ignored=_MASKS)
+OPENAI = Dialect(
+    "OpenAI",
+    {"tok_emb.weight": "model/wte", "pos_emb.weight": "model/wpe", "final_norm": "model/ln_f"},
+    "model/h{i}/",
+    {ours: tuple(name.replace(".", "/") for name in theirs) for ours, theirs in _GPT2_INSIDE.items()},
+    kinds=("/w", "/b"),
+    norm_kinds=("/g", "/b"),
+    transposed=True,
+    leading_one=True,
+)
+_BOOK_TOP = {
+    "tok_emb.weight": "tok_emb.weight",
+    "pos_emb.weight": "pos_emb.weight",
+    "final_norm": "final_norm",
+    "out_head.weight": "out_head.weight",
+}
+_BOOK_INSIDE = {
+    "norm1": ("norm1",),
+    "att.qkv": ("att.W_query", "att.W_key", "att.W_value"),
+    "att.out_proj": ("att.out_proj",),
+    "norm2": ("norm2",),
+    "ff.expand": ("ff.layers.0",),
+    "ff.contract": ("ff.layers.2",),
+}
+BOOK = Dialect(
+    "the book",
+    _BOOK_TOP,
+    "trf_blocks.{i}.",
+    _BOOK_INSIDE,
+    norm_kinds=(".scale", ".shift"),
+    ignored=(".att.mask",),
+)
+
+
+def detect(tensors: Mapping[str, Stored]) -> Dialect:
+    """The dialect that the names speak. Raises ArtifactError where they are none of GPT-2's."""
+    if "model/wte" in tensors:
+        return OPENAI
+    if "trf_blocks.0.ff.layers.0.weight" in tensors:
+        return _book(tensors)
+    for dialect in (HUGGINGFACE, HUGGINGFACE_BARE):
+        fused = tensors.get(dialect.block.format(i=0) + "attn.c_attn.weight")
+        if fused is not None:
+            rows_first = len(fused.shape) == 2 and fused.shape[0] == 3 * fused.shape[1]
+            return NANOGPT if rows_first and dialect is HUGGINGFACE else dialect
+    some = ", ".join(sorted(tensors)[:3]) or "none"
+    raise ArtifactError(f"its tensors are not named as any GPT-2 that we know: {some}")
+
+
+def _book(tensors: Mapping[str, Stored]) -> Dialect:
+    """The book's names as this file has them: later chapters fuse query, key and value and use nn.LayerNorm."""
+    inside: dict[str, tuple[str, ...]] = dict(_BOOK_INSIDE)
+    if "trf_blocks.0.att.qkv.weight" in tensors:
+        inside["att.qkv"] = ("att.qkv",)
+    if "trf_blocks.0.att.proj.weight" in tensors:
+        inside["att.out_proj"] = ("att.proj",)
+    scales = "trf_blocks.0.norm1.scale" in tensors
+    return Dialect(
+        BOOK.name,
+        _BOOK_TOP,
+        BOOK.block,
+        inside,
+        norm_kinds=BOOK.norm_kinds if scales else BOOK.kinds,
+        ignored=BOOK.ignored,
+    )
+
+
+def gather(pieces: list[Tensor], dialect: Dialect, ours: str) -> Tensor:
+    """Their tensors as our parameter: a view of the file wherever no rows are put together."""
+    if dialect.leading_one and dialect.is_transposed(ours):
+        pieces = [piece.squeeze(0) for piece in pieces]
+    if dialect.is_transposed(ours):
+        pieces = [piece.T for piece in pieces]
+    return pieces[0] if len(pieces) == 1 else torch.cat(pieces)
+
+
+def scatter(parameter: Tensor, dialect: Dialect, ours: str, count: int) -> list[Tensor]:
+    """Our parameter as their `count` tensors: what `gather` takes apart."""
+    pieces = list(parameter.chunk(count))
+    if dialect.is_transposed(ours):
+        pieces = [piece.T for piece in pieces]
+        if dialect.leading_one:
+            pieces = [piece[None] for piece in pieces]
+    return [piece.contiguous() for piece in pieces]
+
+
+def their_shape(shape: tuple[int, ...], dialect: Dialect, ours: str, count: int) -> tuple[int, ...]:
+    """The shape that each of their `count` tensors has where our parameter has `shape`."""
+    shape = (shape[0] // count, *shape[1:])
+    if dialect.is_transposed(ours):
+        shape = shape[::-1]
+        if dialect.leading_one:
+            shape = (1, *shape)
+    return shape

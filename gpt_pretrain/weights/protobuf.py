@@ -1,0 +1,69 @@
+"""As much of the protocol-buffer wire format as TensorFlow's bundle needs
+(protobuf.dev/programming-guides/encoding).
+"""
+
+from collections.abc import Iterator
+
+
+class Malformed(ValueError):
+    """Bytes that are not what they should be; who knows the file makes an ArtifactError of it."""
+
+
+def read_varint(data: bytes, at: int) -> tuple[int, int]:
+    """An unsigned number of at most 64 bits, and where it ends."""
+    value = 0
+    for index in range(10):
+        if at + index >= len(data):
+            raise Malformed("a number is cut short")
+        octet = data[at + index]
+        value |= (octet & 0x7F) << 7 * index
+        if octet < 0x80:
+            if value >> 64:
+                break
+            return value, at + index + 1
+    raise Malformed("a number has more than 64 bits")
+
+
+def write_varint(value: int) -> bytes:
+    octets = bytearray()
+    while value > 0x7F:
+        octets.append(value & 0x7F | 0x80)
+        value >>= 7
+    return bytes([*octets, value])
+
+
+def read_fields(data: bytes) -> Iterator[tuple[int, int | bytes]]:
+    """Number and value of each field: varints and fixed numbers as int, the rest as bytes."""
+    at = 0
+    while at < len(data):
+        tag, at = read_varint(data, at)
+        match tag & 7:
+            case 0:
+                number, at = read_varint(data, at)
+                yield tag >> 3, number
+                continue
+            case 1:
+                length = 8
+            case 2:
+                length, at = read_varint(data, at)
+            case 5:
+                length = 4
+            case kind:
+                raise Malformed(f"a field has the unknown kind {kind}")
+        if length > len(data) - at:
+            raise Malformed("a field is cut short")
+        value, at = data[at : at + length], at + length
+        yield tag >> 3, value if tag & 7 == 2 else int.from_bytes(value, "little")
+
+
+def number_field(field: int, value: int) -> bytes:
+    """A varint field; zero, the default, is not written."""
+    return write_varint(field << 3) + write_varint(value) if value else b""
+
+
+def bytes_field(field: int, value: bytes) -> bytes:
+    return write_varint(field << 3 | 2) + write_varint(len(value)) + value
+
+
+def fixed32_field(field: int, value: int) -> bytes:
+    return write_varint(field << 3 | 5) + value.to_bytes(4, "little")

@@ -1,0 +1,227 @@
+"""Weights from any folder or file: what it is, is told by its content.
+
+`open_weights` reads headers and checks everything that can be known without reading a number;
+`Weights.parameters` then gives the numbers, mapped rather than read wherever the layout allows.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from gpt_pretrain.config import ModelConfig
+from gpt_pretrain.errors import ArtifactError, InputError, UserFacingError
+from gpt_pretrain.model import GPTModel
+from gpt_pretrain.weights.bundle import looks_like_index, read_bundle
+from gpt_pretrain.weights.dialects import Dialect, detect, gather
+from gpt_pretrain.weights.fit import check_fit, fit
+from gpt_pretrain.weights.huggingface import read_huggingface_settings
+from gpt_pretrain.weights.pickled import read_pickle
+from gpt_pretrain.weights.safetensors_file import looks_like_safetensors, read_safetensors
+from gpt_pretrain.weights.shape import check_tensors, may_be_absent, read_shape
+from gpt_pretrain.weights.stored import Stored
+
+MAX_JSON = 16 << 20  # bytes
+OWN_FILES = ("optimizer.safetensors",)  # of our checkpoints: no model
+
+
+@dataclass(frozen=True, slots=True)
+class Weights:
+    """A model's weights that have been checked and not yet read."""
+
+    path: Path  # the file that was told apart: in a folder, the one that holds the tensors or lists them
+    dialect: Dialect
+    config: ModelConfig
+    tensors: Mapping[str, Stored]
+
+    def parameters(self) -> dict[str, Tensor]:
+        """Every parameter under our name, float32; the tied head is the token embedding itself."""
+        state = {}
+        for ours, theirs in self.dialect.names(self.config).items():
+            if theirs[0] not in self.tensors and may_be_absent(self.tensors, self.dialect, ours):
+                state[ours] = self._zero_bias(ours)
+                continue
+            pieces = [self.tensors[name].read() for name in theirs]
+            state[ours] = gather(pieces, self.dialect, ours).float()
+        if self.config.tie_weights:
+            state["out_head.weight"] = state["tok_emb.weight"]
+        return state
+
+    def _zero_bias(self, ours: str) -> Tensor:
+        factor = 4 if ours.endswith("ff.expand.bias") else 1
+        return torch.zeros(factor * self.config.emb_dim)
+
+
+def open_weights(path: Path, n_heads: int | None = None) -> Weights:
+    """The weights at `path`, a file or a folder. `n_heads` is used where the file does not say it.
+
+    Raises ArtifactError for what is damaged, unsafe or no GPT-2, InputError where a folder has no one file of
+    weights.
+    """
+    file, kind = _find(path) if path.is_dir() else (path, _kind(path))
+    if kind is None:
+        raise ArtifactError(f"{path} is none of the files we read: safetensors, TensorFlow, torch or their index")
+    try:
+        tensors, said = _READERS[kind](file)
+        said = said or _beside(file)
+        dialect = detect(tensors)
+        config = read_shape(tensors, dialect, said, n_heads)
+        check_tensors(tensors, dialect, config)
+    except UserFacingError as error:
+        text = str(error)
+        raise type(error)(text if str(path) in text else f"{file}: {text}") from error
+    return Weights(file, dialect, config, tensors)
+
+
+def build_model(weights: Weights, config: ModelConfig, *, own: bool = False) -> GPTModel:
+    """The model of `config` with these weights. Raises InputError where they do not fit.
+
+    Parameters are views of the file, so that opening costs no memory; with `own`, for training, contiguous
+    tensors of their own.
+    """
+    check_fit(weights.config, config)
+    with torch.device("meta"):
+        model = GPTModel(config)
+    state = fit(weights.parameters(), config)
+    if own:
+        for name in state:
+            state[name] = state[name].clone(memory_format=torch.contiguous_format)
+    model.load_state_dict(state, assign=True)
+    if config.tie_weights:
+        model.out_head.weight = model.tok_emb.weight
+    return model
+
+
+def _kind(file: Path) -> str | None:
+    """What a file is, by its first and last bytes."""
+    try:
+        with file.open("rb") as stream:
+            start = stream.read(16)
+            size = stream.seek(0, 2)
+            stream.seek(max(0, size - 8))
+            end = stream.read(8)
+    except OSError as error:
+        raise InputError(f"{file} cannot be read: {error.strerror}") from error
+    if start[:4] == b"PK\x03\x04":
+        return "torch"
+    if looks_like_index(end):
+        return "tensorflow"
+    if looks_like_safetensors(start, size):
+        return "safetensors"
+    if start.lstrip()[:1] == b"{" and size <= MAX_JSON and isinstance(_json(file).get("weight_map"), dict):
+        return "shards"
+    return None
+
+
+def _find(folder: Path) -> tuple[Path, str]:
+    """The one file of a folder that holds the model, or lists its shards."""
+    kinds: dict[str, list[Path]] = {}
+    for file in sorted(folder.iterdir()):
+        if file.is_file() and file.name not in OWN_FILES and (kind := _kind(file)):
+            kinds.setdefault(kind, []).append(file)
+    for kind in ("shards", "safetensors", "tensorflow", "torch"):
+        files = kinds.get(kind, [])
+        main = [file for file in files if file.name == "model.safetensors"]
+        if len(main or files) == 1:
+            return (main or files)[0], kind
+        if files:
+            names = ", ".join(file.name for file in files[:4])
+            raise InputError(f"{folder} has several files of weights: {names}\ngive the path of one of them")
+    raise ArtifactError(f"{folder} holds no weights: no safetensors, TensorFlow or torch file is in it")
+
+
+def _read_shards(index: Path) -> tuple[dict[str, Stored], dict[str, Any]]:
+    """The tensors of all files that an index lists; every file lies in the index's own folder."""
+    weight_map = _json(index)["weight_map"]
+    tensors: dict[str, Stored] = {}
+    said: dict[str, Any] = {}
+    for name in sorted(set(map(str, weight_map.values()))):
+        if not all(isinstance(value, str) for value in weight_map.values()) or Path(name).name != name:
+            raise ArtifactError(f"{index} points outside its folder: {name!r}")
+        shard = index.with_name(name)
+        if not shard.is_file():
+            raise ArtifactError(f"{index} lists {name}, which is missing")
+        kind = _kind(shard)
+        if kind not in ("safetensors", "torch"):
+            raise ArtifactError(f"{shard} is neither a safetensors nor a torch file")
+        found, said = _READERS[kind](shard)
+        listed = {tensor for tensor, place in weight_map.items() if place == name}
+        if found.keys() != listed:
+            differing = sorted(found.keys() ^ listed)[0]
+            raise ArtifactError(f"{index} and {name} disagree about {differing}")
+        tensors |= found
+    return tensors, said
+
+
+def _read_safetensors(file: Path) -> tuple[dict[str, Stored], dict[str, Any]]:
+    """Tensors, and the shape that our own export keeps in the metadata."""
+    tensors, metadata = read_safetensors(file)
+    return tensors, _json_object(metadata.get("gpt_pretrain", "{}").encode(), file)
+
+
+def _read_torch(file: Path) -> tuple[dict[str, Stored], dict[str, Any]]:
+    """Tensors, and nanoGPT's `model_args` under our names."""
+    tensors, model_args = read_pickle(file)
+    names = {
+        "n_head": "n_heads",
+        "n_layer": "n_layers",
+        "n_embd": "emb_dim",
+        "block_size": "context_length",
+        "vocab_size": "vocab_size",
+    }
+    return tensors, {ours: model_args[theirs] for theirs, ours in names.items() if theirs in model_args}
+
+
+def _read_tensorflow(index: Path) -> tuple[dict[str, Stored], dict[str, Any]]:
+    return read_bundle(index), {}
+
+
+_READERS = {
+    "safetensors": _read_safetensors,
+    "shards": _read_shards,
+    "torch": _read_torch,
+    "tensorflow": _read_tensorflow,
+}
+
+
+def _beside(file: Path) -> dict[str, Any]:
+    """What the folder says of the model's shape, under our names: transformers' config.json or OpenAI's
+    hparams.json.
+    """
+    config, hparams = file.with_name("config.json"), file.with_name("hparams.json")
+    if config.is_file():
+        return read_huggingface_settings(_json(config))
+    if hparams.is_file():
+        names = {
+            "n_vocab": "vocab_size",
+            "n_ctx": "context_length",
+            "n_embd": "emb_dim",
+            "n_head": "n_heads",
+            "n_layer": "n_layers",
+        }
+        said = _json(hparams)
+        return {ours: said[theirs] for theirs, ours in names.items() if theirs in said}
+    return {}
+
+
+def _json(file: Path) -> dict[str, Any]:
+    try:
+        if file.stat().st_size > MAX_JSON:
+            raise ArtifactError(f"{file} is larger than any file of its kind")
+        return _json_object(file.read_bytes(), file)
+    except OSError as error:
+        raise ArtifactError(f"{file} cannot be read: {error.strerror}") from error
+
+
+def _json_object(content: bytes, file: Path) -> dict[str, Any]:
+    try:
+        result = json.loads(content)
+    except (ValueError, RecursionError) as error:
+        raise ArtifactError(f"{file} is damaged: it is no JSON ({error})") from error
+    if not isinstance(result, dict):
+        raise ArtifactError(f"{file} is damaged: it is no JSON object")
+    return result

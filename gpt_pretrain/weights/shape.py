@@ -1,0 +1,143 @@
+"""A model's shape, read from its tensors; what a file says beside them must agree."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+from gpt_pretrain.config import ModelConfig
+from gpt_pretrain.errors import ArtifactError, InputError
+from gpt_pretrain.weights.dialects import Dialect, their_shape
+from gpt_pretrain.weights.stored import Stored
+
+# Heads lie side by side in one matrix, so their number cannot be seen. OpenAI's sizes are known by their
+# width and depth.
+GPT2_HEADS = {(768, 12): 12, (1024, 24): 16, (1280, 36): 20, (1600, 48): 25}
+PARAMETER_DTYPES = (torch.float32, torch.float16, torch.bfloat16)
+# Tensors that are no parameters of a GPT-2 and may lie beside them.
+BESIDE = ("global_step", "save_counter/.ATTRIBUTES/VARIABLE_VALUE")
+
+
+def read_shape(
+    tensors: Mapping[str, Stored], dialect: Dialect, said: Mapping[str, Any], n_heads: int | None
+) -> ModelConfig:
+    """The shape of the model whose tensors these are.
+
+    `said` is what the file says itself, under our names; `n_heads` is what the user says where it does not.
+    Raises ArtifactError where the two contradict each other, InputError where the number of heads is unknown.
+    """
+    vocab_size, emb_dim = _matrix(tensors, dialect.top["tok_emb.weight"])
+    context_length, _ = _matrix(tensors, dialect.top["pos_emb.weight"])
+    n_layers = 0
+    while dialect.block.format(i=n_layers) + dialect.inside["ff.expand"][0] + dialect.kinds[0] in tensors:
+        n_layers += 1
+    head = dialect.top.get("out_head.weight")
+    qkv_bias = dialect.block.format(i=0) + dialect.inside["att.qkv"][0] + dialect.kinds[1]
+    seen = {
+        "vocab_size": vocab_size,
+        "context_length": context_length,
+        "emb_dim": emb_dim,
+        "n_layers": n_layers,
+        "tie_weights": head is None or head not in tensors or _same(tensors, head, dialect),
+        "qkv_bias": qkv_bias in tensors,
+    }
+    for key in ("vocab_size", "context_length", "emb_dim", "n_layers"):
+        if key in said and said[key] != seen[key]:
+            raise ArtifactError(f"its settings say {key}={said[key]}, its tensors {seen[key]}")
+    if said.get("tie_weights") is False and (head is None or head not in tensors):
+        raise ArtifactError("its settings say that the output head is not tied, but it has no tensor of it")
+    if said.get("qkv_bias") is False and seen["qkv_bias"]:
+        _check_zero(tensors, dialect, n_layers)
+        seen["qkv_bias"] = False
+    rest = {key: said[key] for key in ("drop_rate", "init") if key in said}
+    return _checked(ModelConfig(**seen, **rest, n_heads=_heads(seen, said, n_heads)))
+
+
+def check_tensors(tensors: Mapping[str, Stored], dialect: Dialect, config: ModelConfig) -> None:
+    """Every tensor there, of the right shape and type, and none besides. Raises ArtifactError."""
+    from gpt_pretrain.model import GPTModel
+
+    with torch.device("meta"):
+        expected = {name: tuple(p.shape) for name, p in GPTModel(config).named_parameters()}
+    unknown = set(tensors) - set(BESIDE)
+    for ours, theirs in dialect.names(config).items():
+        for name in theirs:
+            if name not in tensors:
+                if may_be_absent(tensors, dialect, ours):
+                    continue
+                raise ArtifactError(f"it has no tensor {name}")
+            unknown.discard(name)
+            wanted = their_shape(expected[ours], dialect, ours, len(theirs))
+            if tensors[name].shape != wanted:
+                raise ArtifactError(f"{name} is {tensors[name].shape}, but the model's shape asks for {wanted}")
+            if tensors[name].dtype not in PARAMETER_DTYPES:
+                raise ArtifactError(
+                    f"{name} is {str(tensors[name].dtype).removeprefix('torch.')}: "
+                    "parameters are float32, float16 or bfloat16"
+                )
+    unknown -= _derived(dialect, config)
+    unknown = {name for name in unknown if not name.endswith(dialect.ignored)} if dialect.ignored else unknown
+    if unknown:
+        raise ArtifactError(f"it has tensors that are no part of a GPT-2: {', '.join(sorted(unknown)[:3])}")
+
+
+def may_be_absent(tensors: Mapping[str, Stored], dialect: Dialect, ours: str) -> bool:
+    """nanoGPT's bias=False leaves out every bias: adding zero is the same."""
+    return (
+        dialect.name == "nanoGPT" and ours.endswith(".bias") and f"{dialect.top['final_norm']}.bias" not in tensors
+    )
+
+
+def _derived(dialect: Dialect, config: ModelConfig) -> set[str]:
+    """Names of what our parameters already say: the tied head, and query/key/value biases that are zero."""
+    names = {dialect.top.get("out_head.weight", "")} if config.tie_weights else set()
+    if not config.qkv_bias:
+        for index in range(config.n_layers):
+            prefix = dialect.block.format(i=index)
+            names |= {f"{prefix}{name}{dialect.kinds[1]}" for name in dialect.inside["att.qkv"]}
+    return names
+
+
+def _matrix(tensors: Mapping[str, Stored], name: str) -> tuple[int, int]:
+    if name not in tensors:
+        raise ArtifactError(f"it has no tensor {name}")
+    shape = tensors[name].shape
+    if len(shape) != 2:
+        raise ArtifactError(f"{name} is {shape}, not a matrix")
+    return shape[0], shape[1]
+
+
+def _same(tensors: Mapping[str, Stored], head: str, dialect: Dialect) -> bool:
+    """Whether an explicit head repeats the token embedding: then it is tied."""
+    embedding, stored = tensors[dialect.top["tok_emb.weight"]], tensors[head]
+    if stored.shape != embedding.shape or stored.dtype != embedding.dtype:
+        return False
+    first, second = embedding.read(), stored.read()
+    return first.data_ptr() == second.data_ptr() or torch.equal(first, second)
+
+
+def _check_zero(tensors: Mapping[str, Stored], dialect: Dialect, n_layers: int) -> None:
+    for index in range(n_layers):
+        for part in dialect.inside["att.qkv"]:
+            name = f"{dialect.block.format(i=index)}{part}{dialect.kinds[1]}"
+            if name in tensors and bool(tensors[name].read().any()):
+                raise ArtifactError(f"its settings say qkv_bias=false, but {name} is not zero")
+
+
+def _heads(seen: Mapping[str, Any], said: Mapping[str, Any], wanted: int | None) -> int:
+    known = said.get("n_heads", wanted or GPT2_HEADS.get((seen["emb_dim"], seen["n_layers"])))
+    if known is None:
+        raise InputError(
+            "the weights do not say how many attention heads the model has: set model.n_heads=<number>"
+        )
+    return known
+
+
+def _checked(config: ModelConfig) -> ModelConfig:
+    for key in ("vocab_size", "context_length", "emb_dim", "n_heads", "n_layers"):
+        value = getattr(config, key)
+        if type(value) is not int or value < 1:
+            raise ArtifactError(f"its {key} is {value}")
+    if config.emb_dim % config.n_heads:
+        raise ArtifactError(f"its width {config.emb_dim} cannot be split among {config.n_heads} heads")
+    return config

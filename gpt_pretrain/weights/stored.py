@@ -1,0 +1,39 @@
+"""A tensor that lies in a file: its type and shape are known and checked, its numbers are not yet read."""
+
+import math
+import mmap
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from gpt_pretrain.errors import ArtifactError
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    dtype: torch.dtype
+    shape: tuple[int, ...]
+    read: Callable[[], Tensor]
+
+
+def map_file(file: Path) -> mmap.mmap:
+    """The file's bytes, read from disk where they are touched; writing to them changes no file."""
+    try:
+        with file.open("rb") as stream:
+            return mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_COPY)
+    except (OSError, ValueError) as error:
+        raise ArtifactError(f"{file} cannot be read: {error}") from error
+
+
+def view(mapped: mmap.mmap, dtype: torch.dtype, shape: tuple[int, ...], begin: int) -> Tensor:
+    """A tensor of the mapped bytes from `begin`, without copying where the bytes are aligned."""
+    count = math.prod(shape)
+    if count == 0:
+        return torch.empty(shape, dtype=dtype)
+    if begin % dtype.itemsize == 0:
+        return torch.frombuffer(mapped, dtype=dtype, count=count, offset=begin).view(shape)
+    span = bytearray(mapped[begin : begin + count * dtype.itemsize])
+    return torch.frombuffer(span, dtype=dtype).view(shape)
