@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from omegaconf import OmegaConf
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
@@ -26,11 +25,11 @@ from gpt_pretrain.model import GPTModel
 from gpt_pretrain.runs import MANIFEST, fingerprint, verify
 from gpt_pretrain.tokenizer import Tokenizer, build_tokenizer
 from gpt_pretrain.weights.huggingface import (
-    from_huggingface,
     from_huggingface_config,
     to_huggingface,
     to_huggingface_config,
 )
+from gpt_pretrain.weights.read import build_model, open_weights
 
 
 @dataclass(kw_only=True, slots=True)
@@ -89,28 +88,19 @@ def read_config(folder: Path) -> ModelConfig:
 
 def read_parameters(folder: Path, config: ModelConfig) -> dict[str, Tensor]:
     """The model's parameters under our names, checked against `config`. Raises ArtifactError."""
-    state = from_huggingface(_load_tensors(folder / "model.safetensors"), config)
-    with torch.device("meta"):
-        expected = GPTModel(config).state_dict()
-    for name, tensor in expected.items():
-        if state[name].shape != tensor.shape:
-            raise ArtifactError(
-                f"{folder}: {name} is {tuple(state[name].shape)}, "
-                f"but config.json asks for {tuple(tensor.shape)}"
-            )
-    return state
+    weights = open_weights(folder / "model.safetensors")
+    if weights.config.n_layers != config.n_layers:
+        raise ArtifactError(f"{folder}: its tensors are not of the model that its config.json describes")
+    return weights.parameters()
 
 
 def load_model(folder: Path) -> tuple[GPTModel, Tokenizer]:
     """A verified checkpoint's model, in evaluation mode, and its tokenizer."""
     verify(folder)
-    config = read_config(folder)
-    with torch.device("meta"):
-        model = GPTModel(config)
-    model.load_state_dict(read_parameters(folder, config), assign=True)
-    if config.tie_weights:
-        model.out_head.weight = model.tok_emb.weight
-    return model.eval(), build_tokenizer(read_settings(folder)["tokenizer"]["name"])
+    weights = open_weights(folder)
+    return build_model(weights, weights.config).eval(), build_tokenizer(
+        read_settings(folder)["tokenizer"]["name"]
+    )
 
 
 def read_settings(folder: Path) -> dict[str, Any]:

@@ -3,24 +3,21 @@
 import dataclasses
 import logging
 import sys
-from pathlib import Path
 
 import torch
 
-from gpt_pretrain.checkpoint import load_model
 from gpt_pretrain.config import GenerateConfig
 from gpt_pretrain.decoding.generate import stream_text
 from gpt_pretrain.errors import InputError
-from gpt_pretrain.runs import find_checkpoint, find_checkpoints, find_runs
+from gpt_pretrain.pretrained import load_pretrained
 
 log = logging.getLogger(__name__)
 
 
 def generate(config: GenerateConfig) -> None:
     """Write `num_samples` continuations of the prompt to standard output, each as it comes."""
-    checkpoint = find_checkpoint(Path(config.checkpoint)) if config.checkpoint else _newest_checkpoint()
-    model, tokenizer = load_model(checkpoint)
-    _note(f"from {checkpoint}")
+    model, tokenizer, source = load_pretrained(config.weights, config.model, config.checkpoint)
+    _note(f"from {source}")
     model.to(_device(config.device))
     n_prompt, context_length = len(tokenizer.encode(config.prompt)), model.config.context_length
     if n_prompt > context_length:
@@ -33,16 +30,6 @@ def generate(config: GenerateConfig) -> None:
         for piece in stream_text(model, tokenizer, config.prompt, decoding):
             print(piece, end="", flush=True)
         print()
-
-
-def _newest_checkpoint() -> Path:
-    for root in (Path("outputs"), Path("multirun")):
-        for run in find_runs(root):
-            if find_checkpoints(run):
-                return find_checkpoint(run)
-    raise InputError(
-        "there is no run below outputs/: train first (python train.py) or give checkpoint=<folder>"
-    )
 
 
 def _device(wanted: str) -> torch.device:

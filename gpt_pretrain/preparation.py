@@ -4,13 +4,17 @@ import logging
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from gpt_pretrain.config import ModelConfig, TrainConfig, resolve_model
+from gpt_pretrain.config import ModelConfig, TrainConfig
 from gpt_pretrain.data.corpus import Corpus, check_windows, load_corpus
 from gpt_pretrain.errors import InputError
 from gpt_pretrain.plan import Plan, make_plan
-from gpt_pretrain.runs import find_checkpoint, find_checkpoints, newest_valid
+from gpt_pretrain.runs import find_checkpoints, newest_valid
 from gpt_pretrain.tokenizer import Tokenizer, build_tokenizer
+
+if TYPE_CHECKING:
+    from gpt_pretrain.weights.read import Weights
 
 log = logging.getLogger(__name__)
 
@@ -24,18 +28,18 @@ class Preparation:
     accelerator: str  # cpu or gpu
     devices: int  # per node
     num_nodes: int
-    start_from: Path | None  # checkpoint with the first weights
+    start_from: "Weights | None"  # the first weights; None: random ones
     resume_from: Path | None  # checkpoint with the whole training state
 
 
 def prepare(config: TrainConfig, run: Path) -> Preparation:
     """Check the settings against data and machine. Raises InputError or ArtifactError within seconds."""
     resume_from = _resume_from(config, run)
-    start_from = (
-        None if config.weights.path is None else find_checkpoint(Path(config.weights.path), "weights.path")
-    )
+    from gpt_pretrain.pretrained import fitting_model, open_pretrained  # torch takes seconds
+
     tokenizer = build_tokenizer(config.tokenizer.name)
-    model = resolve_model(config.model, read=_shape(start_from), tokenizer_vocab_size=tokenizer.vocab_size)
+    start_from = open_pretrained(config.weights, config.model)
+    model = fitting_model(start_from, config.model, tokenizer.vocab_size)
     corpus = load_corpus(config.data, tokenizer)
     check_windows(corpus, config.data, model.context_length)
     accelerator, devices, num_nodes = _machine(config)
@@ -64,14 +68,6 @@ def _resume_from(config: TrainConfig, run: Path) -> Path | None:
     for line in passed_over:
         log.warning("passed over: %s", line)
     return checkpoint
-
-
-def _shape(checkpoint: Path | None) -> ModelConfig | None:
-    if checkpoint is None:
-        return None
-    from gpt_pretrain.checkpoint import read_config
-
-    return read_config(checkpoint)
 
 
 def _machine(config: TrainConfig) -> tuple[str, int, int]:

@@ -53,11 +53,14 @@ def newest_valid(run: Path) -> tuple[Path | None, list[str]]:
 
 
 def find_checkpoint(path: Path, setting: str = "checkpoint") -> Path:
-    """The checkpoint that `path` names: itself, or a run's best one, else its newest. Raises InputError."""
-    if (path / "config.json").is_file():
+    """What `path` names: a run's best checkpoint, else its newest; anything else is weights, told apart where
+    they are read. Raises InputError.
+    """
+    if not path.exists():
+        raise InputError(f"{setting}={path}: no such folder or file")
+    is_run = path.is_dir() and any((path / name).is_dir() for name in ("checkpoints", ".hydra"))
+    if not is_run:
         return path
-    if not path.is_dir():
-        raise InputError(f"{setting}={path}: no such folder")
     summary = path / "summary.json"
     if summary.is_file():
         best = json.loads(summary.read_text()).get("best_checkpoint")
@@ -65,7 +68,7 @@ def find_checkpoint(path: Path, setting: str = "checkpoint") -> Path:
             return path / "checkpoints" / Path(best).name
     newest, _ = newest_valid(path)
     if newest is None:
-        raise InputError(f"{setting}={path} is neither a checkpoint nor a run with one")
+        raise InputError(f"{setting}={path} is a run without a checkpoint")
     return newest
 
 

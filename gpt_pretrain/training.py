@@ -18,7 +18,7 @@ from gpt_pretrain.callbacks.metrics import Metrics
 from gpt_pretrain.callbacks.progress import ProgressBar
 from gpt_pretrain.callbacks.samples import Samples
 from gpt_pretrain.callbacks.stop import Stop
-from gpt_pretrain.checkpoint import read_parameters, read_training
+from gpt_pretrain.checkpoint import read_training
 from gpt_pretrain.config import TrainConfig, to_plain
 from gpt_pretrain.data.datamodule import GPTDataModule
 from gpt_pretrain.errors import DivergedError, StoppedError
@@ -27,6 +27,7 @@ from gpt_pretrain.model import GPTModel
 from gpt_pretrain.module import GPTModule
 from gpt_pretrain.preparation import Preparation
 from gpt_pretrain.report import conclude, explain, read_summary, short, summarize
+from gpt_pretrain.weights.read import build_model
 
 log = logging.getLogger(__name__)
 
@@ -128,10 +129,9 @@ def train(config: TrainConfig, prepared: Preparation, run: Path) -> dict[str, An
 
 
 def _build_model(prepared: Preparation) -> GPTModel:
-    model = GPTModel(prepared.model)
-    if prepared.start_from is not None:
-        model.load_state_dict(read_parameters(prepared.start_from, prepared.model))
-    return model
+    if prepared.start_from is None:
+        return GPTModel(prepared.model)
+    return build_model(prepared.start_from, prepared.model, own=True)
 
 
 def _step_of(checkpoint: Path) -> int:

@@ -24,6 +24,7 @@ ORDER = [
     "data.windows",
     "data.corpus",
     "checkpoint",
+    "pretrained",
     "plan",
     "preparation",
     "data.datamodule",
@@ -33,9 +34,12 @@ ORDER = [
     "report",
     "training",
     "generation",
+    "evaluation",
     "trial",
     "benchmark",
     "commands",
+    "evaluate",
+    "export",
 ]
 
 

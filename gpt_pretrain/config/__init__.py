@@ -22,6 +22,7 @@ from gpt_pretrain.config.optimizer import (
     WSDConfig,
 )
 from gpt_pretrain.config.training import TrainConfig, TrainerConfig
+from gpt_pretrain.config.verbs import EvaluateConfig, ExportConfig
 from gpt_pretrain.config.weights import WeightsConfig
 
 __all__ = [
@@ -32,6 +33,8 @@ __all__ = [
     "CosineConfig",
     "DataConfig",
     "DecodingConfig",
+    "EvaluateConfig",
+    "ExportConfig",
     "GenerateConfig",
     "LinearConfig",
     "ModelConfig",

@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 
 from gpt_pretrain.config.fields import number, one_of
+from gpt_pretrain.config.model import ModelSettings
+from gpt_pretrain.config.weights import WeightsConfig
 from gpt_pretrain.errors import InputError
 
 
@@ -19,14 +21,17 @@ class DecodingConfig:
 
 @dataclass(kw_only=True, slots=True)
 class GenerateConfig:
+    model: ModelSettings
+    weights: WeightsConfig
     decoding: DecodingConfig
     prompt: str = "Every effort moves you"
-    checkpoint: str | None = None  # a checkpoint or a run; None: the newest run's best
+    checkpoint: str | None = None  # weights of any format, or a run; None: the newest run's best
     num_samples: int = number(1, at_least=1)
     device: str = one_of("auto", "cpu", "cuda")
     debug: bool = False
 
     def check(self) -> None:
+        self.weights.check()
         if not self.prompt:
             raise InputError(
                 "prompt is empty: give at least one character, as in prompt='Every effort moves you'"

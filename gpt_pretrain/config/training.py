@@ -60,8 +60,11 @@ class TrainConfig:
     debug: bool = False  # tracebacks instead of messages
 
     def check(self) -> None:
-        if self.weights.source == "checkpoint" and self.weights.path is None:
-            raise InputError("weights.path is not set: give the folder of a checkpoint or of a run")
+        self.weights.check()
+        if self.weights.name == "checkpoint" and self.weights.path is None:
+            raise InputError(
+                "weights.path is not set: give a file or folder of weights, a checkpoint or a run"
+            )
         if self.data.source == "text_files" and self.data.path is None:
             raise InputError(
                 "data.path is not set: give a file, a folder or a glob, as in data.path='books/*.txt'"

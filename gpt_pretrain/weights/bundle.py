@@ -5,8 +5,10 @@ little-endian in `<prefix>.data-00000-of-00001` (tensorflow/core/protobuf/tensor
 core/util/tensor_bundle). Files are mapped, and a tensor's checksum is compared when it is read.
 """
 
+import itertools
 import math
-from collections.abc import Mapping
+import mmap
+from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
 
@@ -17,7 +19,7 @@ from torch import Tensor
 from gpt_pretrain.errors import ArtifactError
 from gpt_pretrain.weights.crc32c import crc32c, masked
 from gpt_pretrain.weights.protobuf import (
-    Malformed,
+    MalformedError,
     bytes_field,
     fixed32_field,
     number_field,
@@ -54,7 +56,7 @@ def read_bundle(index: Path) -> dict[str, Stored]:
         if index.stat().st_size > MAX_INDEX:
             raise ArtifactError(f"{index} is larger than the index of any GPT-2")
         return _read(index, index.read_bytes())
-    except (Malformed, UnicodeDecodeError) as error:
+    except (MalformedError, UnicodeDecodeError) as error:
         raise ArtifactError(f"{index} is damaged: {error}") from error
     except OSError as error:
         raise ArtifactError(f"{index} cannot be read: {error.strerror}") from error
@@ -71,7 +73,7 @@ def write_bundle(prefix: Path, tensors: Mapping[str, Tensor]) -> None:
         for name, tensor in tensors.items():
             tensor = tensor.contiguous()
             assert tensor.dtype == torch.float32
-            content = memoryview(tensor.numpy().reshape(-1).view(np.uint8))
+            content = tensor.numpy().reshape(-1).view(np.uint8).data
             stream.write(content)
             shape = b"".join(bytes_field(2, number_field(1, size)) for size in tensor.shape)
             entry = number_field(1, 1) + bytes_field(2, shape) + number_field(4, offset)
@@ -93,30 +95,30 @@ def _read(index: Path, data: bytes) -> dict[str, Stored]:
             continue
         dtype, shape, shard, begin, size, checksum = _entry(name, value)
         if not shard < len(shards) or begin + size > len(mapped[shard]):
-            raise Malformed(f"{name} lies outside the data file")
+            raise MalformedError(f"{name} lies outside the data file")
         if size:
             spans.append((shard, begin, begin + size))
         tensors[name] = Stored(
             dtype, shape, partial(_numbers, index, name, mapped[shard], dtype, shape, begin, checksum)
         )
     spans.sort()
-    for before, after in zip(spans, spans[1:], strict=False):
+    for before, after in itertools.pairwise(spans):
         if before[0] == after[0] and after[1] < before[2]:
-            raise Malformed("two tensors share bytes")
+            raise MalformedError("two tensors share bytes")
     return tensors
 
 
-def _shards(index: Path, entries) -> list[Path]:  # type: ignore[no-untyped-def]
+def _shards(index: Path, entries: Iterator[tuple[bytes, bytes]]) -> list[Path]:
     """The data files, which the header, the first entry, counts. Their names are ours, not the file's."""
-    key, value = next(entries, (None, b""))
-    if key != b"":
-        raise Malformed("it does not begin with a header")
+    key, value = next(entries, (b"none", b""))
+    if key:
+        raise MalformedError("it does not begin with a header")
     header = dict(read_fields(value))
     n_shards = header.get(1, 0)
     if header.get(2, 0) != 0:
-        raise Malformed("its numbers are big-endian, which we do not read")
+        raise MalformedError("its numbers are big-endian, which we do not read")
     if not isinstance(n_shards, int) or not 1 <= n_shards <= MAX_SHARDS:
-        raise Malformed(f"it has {n_shards} data files")
+        raise MalformedError("it has no sound number of data files")
     prefix = index.name.removesuffix(".index")
     shards = [index.with_name(f"{prefix}.data-{i:05d}-of-{n_shards:05d}") for i in range(n_shards)]
     for shard in shards:
@@ -130,31 +132,39 @@ def _entry(name: str, value: bytes) -> tuple[torch.dtype, tuple[int, ...], int, 
     fields: dict[int, int | bytes] = {}
     for field, content in read_fields(value):
         if field in fields or field not in (1, 2, 3, 4, 5, 6):
-            raise Malformed(f"{name} has a field {field} twice, or one that we do not read")
+            raise MalformedError(f"{name} has a field {field} twice, or one that we do not read")
         fields[field] = content
     numbers = [fields.get(field, 0) for field in (1, 3, 4, 5, 6)]
     shape = _shape(name, fields.get(2, b""))
     dtype_number, shard, begin, size, checksum = (n if isinstance(n, int) else -1 for n in numbers)
     if dtype_number not in DTYPES:
-        raise Malformed(f"{name} has the type {dtype_number}, which we do not read")
+        raise MalformedError(f"{name} has the type {dtype_number}, which we do not read")
     dtype = DTYPES[dtype_number]
     if min(shard, begin, size, checksum) < 0 or math.prod(shape) * dtype.itemsize != size:
-        raise Malformed(f"{name} of shape {shape} cannot have {size} bytes")
+        raise MalformedError(f"{name} of shape {shape} cannot have {size} bytes")
     return dtype, shape, shard, begin, size, checksum
 
 
 def _shape(name: str, content: int | bytes) -> tuple[int, ...]:
-    shape = []
+    shape: list[int] = []
     for field, dimension in read_fields(content) if isinstance(content, bytes) else [(0, b"")]:
         sizes = dict(read_fields(dimension)) if field == 2 and isinstance(dimension, bytes) else {}
         size = sizes.get(1, 0)
         if field != 2 or not isinstance(size, int) or size >= 1 << 48 or len(shape) == MAX_DIMENSIONS:
-            raise Malformed(f"{name} has no sound shape")
+            raise MalformedError(f"{name} has no sound shape")
         shape.append(size)
     return tuple(shape)
 
 
-def _numbers(index: Path, name: str, mapped, dtype, shape, begin: int, checksum: int) -> Tensor:  # type: ignore[no-untyped-def]
+def _numbers(
+    index: Path,
+    name: str,
+    mapped: mmap.mmap | bytes,
+    dtype: torch.dtype,
+    shape: tuple[int, ...],
+    begin: int,
+    checksum: int,
+) -> Tensor:
     size = math.prod(shape) * dtype.itemsize
     if masked(crc32c(memoryview(mapped)[begin : begin + size])) != checksum:
         raise ArtifactError(f"{index} is damaged: {name} in its data file is not what its checksum says")

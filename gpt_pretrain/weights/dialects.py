@@ -31,8 +31,8 @@ class Dialect:
     ignored: tuple[str, ...] = ()  # endings of what holds no parameter: masks
 
     def names(self, config: ModelConfig) -> dict[str, tuple[str, ...]]:
-        """Their names for each of our parameters. A tied head and a missing query/key/value bias have none."""
-        pairs = {}
+        """Their names for each of our parameters; none for a tied head or a query/key/value bias we lack."""
+        pairs: dict[str, tuple[str, ...]] = {}
         for ours, theirs in self.top.items():
             if ours == "final_norm":
                 pairs |= self._pair(ours, (theirs,), "")
@@ -47,7 +47,9 @@ class Dialect:
         return pairs
 
     def is_transposed(self, ours: str) -> bool:
-        return self.transposed and ours.startswith("blocks.") and ours.endswith(".weight") and "norm" not in ours
+        return (
+            self.transposed and ours.startswith("blocks.") and ours.endswith(".weight") and "norm" not in ours
+        )
 
     def _pair(self, ours: str, theirs: tuple[str, ...], prefix: str) -> dict[str, tuple[str, ...]]:
         weight, bias = self.norm_kinds if ours.endswith(NORMS) else self.kinds
@@ -135,7 +137,7 @@ def detect(tensors: Mapping[str, Stored]) -> Dialect:
 
 
 def _book(tensors: Mapping[str, Stored]) -> Dialect:
-    """The book's names as this file has them: later chapters fuse query, key and value and use nn.LayerNorm."""
+    """The book's names as this file has them: its later code fuses query, key and value."""
     inside: dict[str, tuple[str, ...]] = dict(_BOOK_INSIDE)
     if "trf_blocks.0.att.qkv.weight" in tensors:
         inside["att.qkv"] = ("att.qkv",)

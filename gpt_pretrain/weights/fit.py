@@ -20,7 +20,9 @@ def check_fit(read: ModelConfig, wanted: ModelConfig) -> None:
         return
     given = ", ".join(f"model.{key}={_word(getattr(wanted, key))}" for key in differing)
     remedy = " ".join(f"model.{key}={_word(getattr(read, key))}" for key in differing)
-    raise InputError(f"these weights do not fit {given}:\nset {remedy}\nor leave the shape to them: model=from_weights")
+    raise InputError(
+        f"these weights do not fit {given}:\nset {remedy}\nor leave the shape to them: model=from_weights"
+    )
 
 
 def fit(state: Mapping[str, Tensor], wanted: ModelConfig) -> dict[str, Tensor]:

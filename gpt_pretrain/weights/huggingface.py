@@ -82,7 +82,9 @@ def read_huggingface_settings(theirs: Mapping[str, Any]) -> dict[str, Any]:
     for key, values in {"model_type": ("gpt2",), **_REQUIRED}.items():
         given = theirs.get(key, values[0] if key != "model_type" else None)
         if given not in values:
-            raise ArtifactError(f"config.json has {key}={given!r}, not {values[0]!r}: not a GPT-2 that we compute")
+            raise ArtifactError(
+                f"config.json has {key}={given!r}, not {values[0]!r}: not a GPT-2 that we compute"
+            )
     said: dict[str, Any] = {ours: theirs[key] for key, ours in _SHAPE.items() if key in theirs}
     said.setdefault("n_heads", 12)  # transformers' default
     if theirs.get("n_inner") not in (None, 4 * theirs.get("n_embd", 768)):

@@ -18,7 +18,8 @@ from gpt_pretrain.weights.stored import Stored
 
 MAX_PICKLE = 64 << 20  # bytes: the pickle holds names and shapes; GPT-2 XL with its optimizer needs a million
 
-STORAGES = {f"{kind}Storage" for kind in "Double Float Half BFloat16 Long Int Short Char Byte Bool".split()}
+_KINDS = ("Double", "Float", "Half", "BFloat16", "Long", "Int", "Short", "Char", "Byte", "Bool")
+STORAGES = {f"{kind}Storage" for kind in _KINDS}
 ALLOWED = {
     "collections OrderedDict",
     "torch._utils _rebuild_tensor_v2",

@@ -5,7 +5,7 @@
 from collections.abc import Iterator
 
 
-class Malformed(ValueError):
+class MalformedError(ValueError):
     """Bytes that are not what they should be; who knows the file makes an ArtifactError of it."""
 
 
@@ -14,14 +14,14 @@ def read_varint(data: bytes, at: int) -> tuple[int, int]:
     value = 0
     for index in range(10):
         if at + index >= len(data):
-            raise Malformed("a number is cut short")
+            raise MalformedError("a number is cut short")
         octet = data[at + index]
         value |= (octet & 0x7F) << 7 * index
         if octet < 0x80:
             if value >> 64:
                 break
             return value, at + index + 1
-    raise Malformed("a number has more than 64 bits")
+    raise MalformedError("a number has more than 64 bits")
 
 
 def write_varint(value: int) -> bytes:
@@ -49,9 +49,9 @@ def read_fields(data: bytes) -> Iterator[tuple[int, int | bytes]]:
             case 5:
                 length = 4
             case kind:
-                raise Malformed(f"a field has the unknown kind {kind}")
+                raise MalformedError(f"a field has the unknown kind {kind}")
         if length > len(data) - at:
-            raise Malformed("a field is cut short")
+            raise MalformedError("a field is cut short")
         value, at = data[at : at + length], at + length
         yield tag >> 3, value if tag & 7 == 2 else int.from_bytes(value, "little")
 

@@ -64,7 +64,9 @@ def open_weights(path: Path, n_heads: int | None = None) -> Weights:
     """
     file, kind = _find(path) if path.is_dir() else (path, _kind(path))
     if kind is None:
-        raise ArtifactError(f"{path} is none of the files we read: safetensors, TensorFlow, torch or their index")
+        raise ArtifactError(
+            f"{path} is none of the files we read: safetensors, TensorFlow, torch or their index"
+        )
     try:
         tensors, said = _READERS[kind](file)
         said = said or _beside(file)

@@ -33,7 +33,7 @@ def read_shape(
         n_layers += 1
     head = dialect.top.get("out_head.weight")
     qkv_bias = dialect.block.format(i=0) + dialect.inside["att.qkv"][0] + dialect.kinds[1]
-    seen = {
+    seen: dict[str, Any] = {
         "vocab_size": vocab_size,
         "context_length": context_length,
         "emb_dim": emb_dim,
@@ -69,7 +69,9 @@ def check_tensors(tensors: Mapping[str, Stored], dialect: Dialect, config: Model
             unknown.discard(name)
             wanted = their_shape(expected[ours], dialect, ours, len(theirs))
             if tensors[name].shape != wanted:
-                raise ArtifactError(f"{name} is {tensors[name].shape}, but the model's shape asks for {wanted}")
+                raise ArtifactError(
+                    f"{name} is {tensors[name].shape}, but the model's shape asks for {wanted}"
+                )
             if tensors[name].dtype not in PARAMETER_DTYPES:
                 raise ArtifactError(
                     f"{name} is {str(tensors[name].dtype).removeprefix('torch.')}: "
@@ -84,7 +86,9 @@ def check_tensors(tensors: Mapping[str, Stored], dialect: Dialect, config: Model
 def may_be_absent(tensors: Mapping[str, Stored], dialect: Dialect, ours: str) -> bool:
     """nanoGPT's bias=False leaves out every bias: adding zero is the same."""
     return (
-        dialect.name == "nanoGPT" and ours.endswith(".bias") and f"{dialect.top['final_norm']}.bias" not in tensors
+        dialect.name == "nanoGPT"
+        and ours.endswith(".bias")
+        and f"{dialect.top['final_norm']}.bias" not in tensors
     )
 
 

@@ -28,7 +28,7 @@ def map_file(file: Path) -> mmap.mmap:
         raise ArtifactError(f"{file} cannot be read: {error}") from error
 
 
-def view(mapped: mmap.mmap, dtype: torch.dtype, shape: tuple[int, ...], begin: int) -> Tensor:
+def view(mapped: mmap.mmap | bytes, dtype: torch.dtype, shape: tuple[int, ...], begin: int) -> Tensor:
     """A tensor of the mapped bytes from `begin`, without copying where the bytes are aligned."""
     count = math.prod(shape)
     if count == 0:

@@ -7,7 +7,7 @@ block is (github.com/google/leveldb, doc/table_format.md). Every block carries i
 from collections.abc import Iterable, Iterator
 
 from gpt_pretrain.weights.crc32c import crc32c, masked
-from gpt_pretrain.weights.protobuf import Malformed, read_varint, write_varint
+from gpt_pretrain.weights.protobuf import MalformedError, read_varint, write_varint
 
 MAGIC = 0xDB4775248B80FB57.to_bytes(8, "little")
 FOOTER = 48  # bytes: two handles, padded, and the magic number
@@ -16,24 +16,24 @@ MAX_KEY = 1024  # bytes: entries share prefixes, so a small file could otherwise
 
 
 def read_table(data: bytes) -> Iterator[tuple[bytes, bytes]]:
-    """The entries of a table in the order of their keys. Raises Malformed."""
+    """The entries of a table in the order of their keys. Raises MalformedError."""
     if len(data) < FOOTER or data[-8:] != MAGIC:
-        raise Malformed("it does not end as a table does")
+        raise MalformedError("it does not end as a table does")
     footer = data[-FOOTER:]
     _, at = _handle(footer, 0)  # of the meta block, which is empty
     index, at = _handle(footer, at)
     if any(footer[at : FOOTER - 8]):
-        raise Malformed("its footer is padded with more than zeros")
+        raise MalformedError("its footer is padded with more than zeros")
     last: bytes | None = None
     end = 0
     for _, handle in _entries(_block(data, *index)):
         (offset, size), _ = _handle(handle, 0)
         if offset < end:
-            raise Malformed("its blocks overlap")
+            raise MalformedError("its blocks overlap")
         end = offset + size + TRAILER
         for key, value in _entries(_block(data, offset, size)):
             if last is not None and key <= last:
-                raise Malformed("its keys are out of order")
+                raise MalformedError("its keys are out of order")
             last = key
             yield key, value
 
@@ -76,12 +76,12 @@ def _handle(data: bytes, at: int) -> tuple[tuple[int, int], int]:
 def _block(data: bytes, offset: int, size: int) -> bytes:
     """A block's entries, its checksum compared."""
     if offset + size + TRAILER > len(data) - FOOTER:
-        raise Malformed("a block lies outside the file")
+        raise MalformedError("a block lies outside the file")
     content, trailer = data[offset : offset + size], data[offset + size : offset + size + TRAILER]
     if trailer[0] != 0:
-        raise Malformed("a block is compressed, as TensorFlow writes none")
+        raise MalformedError("a block is compressed, as TensorFlow writes none")
     if trailer[1:] != _trailer(content)[1:]:
-        raise Malformed("a block is not what its checksum says")
+        raise MalformedError("a block is not what its checksum says")
     return content
 
 
@@ -93,14 +93,14 @@ def _entries(block: bytes) -> Iterator[tuple[bytes, bytes]]:
     n_restarts = int.from_bytes(block[-4:], "little")
     end = len(block) - 4 - 4 * n_restarts
     if len(block) < 4 or end < 0:
-        raise Malformed("a block is cut short")
+        raise MalformedError("a block is cut short")
     at, key = 0, b""
     while at < end:
         shared, at = read_varint(block, at)
         unshared, at = read_varint(block, at)
         length, at = read_varint(block, at)
         if shared > len(key) or shared + unshared > MAX_KEY or at + unshared + length > end:
-            raise Malformed("an entry reaches beyond its block")
+            raise MalformedError("an entry reaches beyond its block")
         key = key[:shared] + block[at : at + unshared]
         yield key, block[at + unshared : at + unshared + length]
         at += unshared + length

@@ -33,7 +33,9 @@ def write_weights(
 ) -> None:
     """Write the folder `out`. Raises InputError where the format cannot hold the model."""
     if format == "openai" and not config.tie_weights:
-        raise InputError("format=openai has no output head of its own, as this model does: use huggingface or book")
+        raise InputError(
+            "format=openai has no output head of its own, as this model does: use huggingface or book"
+        )
     if format == "openai" and max_shard_bytes:
         raise InputError("max_shard_mb does not apply to format=openai: it is always one data file")
     with _whole(out) as folder:
@@ -56,7 +58,7 @@ def their_tensors(state: Mapping[str, Tensor], config: ModelConfig, dialect: Dia
     """Our parameters under a dialect's names; what it always has, is made up for: zero biases, the tied head,
     the book's masks.
     """
-    tensors = {}
+    tensors: dict[str, Tensor] = {}
     shape = config
     if dialect is BOOK:
         shape = dataclasses.replace(config, tie_weights=False)  # its head is a tensor of its own
@@ -68,7 +70,9 @@ def their_tensors(state: Mapping[str, Tensor], config: ModelConfig, dialect: Dia
             n = config.context_length
             tensors[f"{prefix}att.mask"] = torch.ones(n, n, dtype=torch.bool).triu(1)
         elif not config.qkv_bias:
-            tensors[f"{prefix}{dialect.inside['att.qkv'][0]}{dialect.kinds[1]}"] = torch.zeros(3 * config.emb_dim)
+            tensors[f"{prefix}{dialect.inside['att.qkv'][0]}{dialect.kinds[1]}"] = torch.zeros(
+                3 * config.emb_dim
+            )
     return tensors
 
 
@@ -96,7 +100,7 @@ def _write_openai(
 def _write_shards(
     folder: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str], max_bytes: int | None
 ) -> None:
-    """One `model.safetensors`, or files of at most `max_bytes` each (a larger tensor has a file of its own) and
+    """One `model.safetensors`, or files of at most `max_bytes` each (a larger tensor has one of its own) and
     their index.
     """
     shards: list[dict[str, Tensor]] = [{}]
@@ -110,7 +114,7 @@ def _write_shards(
     if len(shards) == 1:
         write_safetensors(folder / "model.safetensors", tensors, metadata)
         return
-    weight_map = {}
+    weight_map: dict[str, str] = {}
     for number, shard in enumerate(shards, start=1):
         file = f"model-{number:05d}-of-{len(shards):05d}.safetensors"
         write_safetensors(folder / file, shard, metadata)

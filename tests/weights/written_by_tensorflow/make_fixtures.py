@@ -2,7 +2,7 @@
 
 python tests/weights/written_by_tensorflow/make_fixtures.py
 
-gpt2/   a GPT-2 of two layers under OpenAI's names, as github.com/openai/gpt-2 stores it, with its hparams.json
+gpt2/   a GPT-2 of two layers under OpenAI's names, as OpenAI stores it, with its hparams.json
 blocks/ every type, odd shapes, and enough long names that the index takes two blocks of TensorFlow's 256 KiB
 shards/ two data files under one index
 """
@@ -14,7 +14,8 @@ import numpy as np
 
 HERE = Path(__file__).parent
 HPARAMS = {"n_vocab": 61, "n_ctx": 16, "n_embd": 32, "n_head": 2, "n_layer": 2}
-TYPES = "float32 float64 float16 bfloat16 int64 int32 int16 int8 uint8 uint16 uint32 uint64 bool".split()
+TYPES = ["float32", "float64", "float16", "bfloat16", "int64", "int32", "int16", "int8"]
+TYPES += ["uint8", "uint16", "uint32", "uint64", "bool"]
 
 
 def numbers(name: str, shape: tuple[int, ...]) -> np.ndarray:

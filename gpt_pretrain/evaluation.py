@@ -1,0 +1,78 @@
+"""`evaluate`: a model's loss on the splits of a text. No lightning."""
+
+import math
+import sys
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from rich.progress import track
+
+from gpt_pretrain.config import EvaluateConfig
+from gpt_pretrain.data.corpus import check_windows, load_corpus
+from gpt_pretrain.data.windows import count_windows, evaluation_batch
+from gpt_pretrain.errors import InputError
+from gpt_pretrain.loss import IGNORED, perplexity, summed_token_loss
+from gpt_pretrain.model import GPTModel
+from gpt_pretrain.pretrained import load_pretrained
+from gpt_pretrain.tokenizer import Tokenizer
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    loss: float  # nats per token, over every token of every whole window
+    n_tokens: int
+    n_bytes: int  # of UTF-8 text that these tokens stand for
+
+    @property
+    def bits_per_byte(self) -> float:
+        return self.loss * self.n_tokens / math.log(2) / self.n_bytes
+
+
+def evaluate(config: EvaluateConfig) -> None:
+    """Print loss, perplexity and bits per byte of the splits that the settings name."""
+    model, tokenizer, source = load_pretrained(config.weights, config.model, config.checkpoint)
+    context_length = model.config.context_length
+    corpus = load_corpus(config.data, tokenizer)
+    check_windows(corpus, config.data, context_length)
+    model.to(_device(config.device))
+    print(f"{source}: {model.n_params():,} parameters, windows of {context_length} tokens", file=sys.stderr)
+    print(f"{'':6}{'loss':>10}{'perplexity':>13}{'bits/byte':>12}{'tokens':>13}")
+    for split, tokens in (("train", corpus.train), ("val", corpus.val)):
+        if config.split in ("both", split):
+            score = measure(model, tokenizer, tokens, config.data.batch_size)
+            print(
+                f"{split:6}{score.loss:10.5f}{perplexity(score.loss):13.4f}"
+                f"{score.bits_per_byte:12.5f}{score.n_tokens:13,}",
+                flush=True,
+            )
+
+
+@torch.inference_mode()
+def measure(model: GPTModel, tokenizer: Tokenizer, tokens: np.ndarray, batch_size: int) -> Score:
+    """The mean loss over whole windows, end to end, each token counting once."""
+    context_length = model.config.context_length
+    n_windows = count_windows(len(tokens), context_length, context_length)
+    device = model.tok_emb.weight.device
+    loss, n_tokens, n_bytes = 0.0, 0, 0
+    batches = range(-(-n_windows // batch_size))
+    for batch in track(batches, "evaluating", transient=True, disable=not sys.stderr.isatty()):
+        inputs, targets = evaluation_batch(
+            tokens, batch, rank=0, world_size=1, batch_size=batch_size, context_length=context_length
+        )
+        counted = targets[:, 0] != IGNORED  # windows beyond the last one
+        inputs, targets = inputs[counted], targets[counted]
+        total, count = summed_token_loss(
+            model(torch.from_numpy(inputs).to(device)), torch.from_numpy(targets).to(device)
+        )
+        loss, n_tokens = loss + float(total), n_tokens + int(count)
+        n_bytes += len(tokenizer.decode_bytes(targets.flatten().tolist()))
+    return Score(loss=loss / n_tokens, n_tokens=n_tokens, n_bytes=n_bytes)
+
+
+def _device(wanted: str) -> torch.device:
+    if wanted == "cuda" and not torch.cuda.is_available():
+        raise InputError("device=cuda: this machine has no GPU that torch can use; set device=cpu")
+    if wanted == "auto":
+        wanted = "cuda" if torch.cuda.is_available() else "cpu"
+    return torch.device(wanted)

@@ -1,0 +1,94 @@
+"""From settings to weights: whichever file, folder, run or download they name."""
+
+import logging
+from pathlib import Path
+
+from gpt_pretrain.checkpoint import read_settings
+from gpt_pretrain.config import ModelConfig, ModelSettings, WeightsConfig, resolve_model
+from gpt_pretrain.data.sources import cache_dir
+from gpt_pretrain.errors import InputError
+from gpt_pretrain.model import GPTModel
+from gpt_pretrain.runs import MANIFEST, find_checkpoint, find_checkpoints, find_runs, verify
+from gpt_pretrain.tokenizer import Tokenizer, build_tokenizer
+from gpt_pretrain.weights.fetch import fetch_gpt2
+from gpt_pretrain.weights.fit import check_fit, describe
+from gpt_pretrain.weights.read import Weights, build_model, open_weights
+
+log = logging.getLogger(__name__)
+
+
+def open_pretrained(
+    weights: WeightsConfig, model: ModelSettings, checkpoint: str | None = None
+) -> Weights | None:
+    """The weights that the settings name, checked and not yet read; None for weights=scratch.
+
+    Raises InputError, ArtifactError or, where a download fails, InfrastructureError.
+    """
+    if weights.name == "scratch" and checkpoint is None:
+        return None
+    path = _path(weights, model, checkpoint)
+    if (path / MANIFEST).is_file():
+        verify(path)
+    return open_weights(path, model.n_heads)
+
+
+def load_pretrained(
+    weights: WeightsConfig, model: ModelSettings, checkpoint: str | None = None
+) -> tuple[GPTModel, Tokenizer, Path]:
+    """The model that the settings name, in evaluation mode, its tokenizer, and where it was read from."""
+    opened = open_pretrained(weights, model, checkpoint)
+    if opened is None:
+        raise InputError(
+            "weights=scratch has learned nothing: give weights=gpt2 or checkpoint=<folder or file>"
+        )
+    tokenizer = tokenizer_of(opened)
+    config = fitting_model(opened, model, tokenizer.vocab_size)
+    return build_model(opened, config).eval(), tokenizer, opened.path
+
+
+def fitting_model(weights: Weights | None, model: ModelSettings, tokenizer_vocab_size: int) -> ModelConfig:
+    """The model's complete shape, refused where the weights do not fit it."""
+    read = None if weights is None else weights.config
+    config = resolve_model(model, read=read, tokenizer_vocab_size=tokenizer_vocab_size)
+    if read is not None:
+        check_fit(read, config)
+        for line in describe(read, config):
+            log.info("%s", line)
+    return config
+
+
+def tokenizer_of(weights: Weights) -> Tokenizer:
+    """The tokenizer of a checkpoint of ours; of other weights the one that has as many ids."""
+    folder, vocab_size = weights.path.parent, weights.config.vocab_size
+    if (folder / "settings.yaml").is_file():
+        return build_tokenizer(read_settings(folder)["tokenizer"]["name"])
+    for tokenizer in (build_tokenizer("gpt2"), build_tokenizer("bytes")):
+        if vocab_size == tokenizer.vocab_size or (
+            tokenizer.name == "gpt2" and vocab_size > tokenizer.vocab_size
+        ):
+            return tokenizer
+    raise InputError(f"{weights.path} has {vocab_size} token ids: of no tokenizer that we know")
+
+
+def _path(weights: WeightsConfig, model: ModelSettings, checkpoint: str | None) -> Path:
+    if checkpoint is not None and (weights.path is not None or weights.name == "gpt2"):
+        raise InputError(
+            f"checkpoint={checkpoint} and weights={weights.name} both name weights: give one of them"
+        )
+    if checkpoint is not None:
+        return find_checkpoint(Path(checkpoint))
+    if weights.path is not None:
+        return find_checkpoint(Path(weights.path), "weights.path")
+    if weights.name == "gpt2":
+        return fetch_gpt2(weights, model, cache_dir() / "weights")
+    return _newest_checkpoint()
+
+
+def _newest_checkpoint() -> Path:
+    for root in (Path("outputs"), Path("multirun")):
+        for run in find_runs(root):
+            if find_checkpoints(run):
+                return find_checkpoint(run)
+    raise InputError(
+        "there is no run below outputs/: train first (python train.py) or give checkpoint=<folder>"
+    )

@@ -1,0 +1,105 @@
+"""OpenAI's GPT-2 in the cache that all runs share, downloaded where it is not there yet."""
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+
+from gpt_pretrain.config import ModelSettings, WeightsConfig
+from gpt_pretrain.errors import ArtifactError, InfrastructureError, InputError
+from gpt_pretrain.weights.download import Expected, download
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Size:
+    option: str  # of conf/model
+    repository: str  # on the Hugging Face hub
+    folder: str  # at OpenAI's address
+    known: dict[str, Expected]  # what is certain of its files, beside what a server declares
+
+
+# By width and depth. Of the small model's files both are published in many places; for the rest the server's
+# word is taken, and weights.sha256 can add yours.
+SIZES = {
+    (768, 12): Size(
+        "gpt2_small",
+        "openai-community/gpt2",
+        "124M",
+        {
+            "model.safetensors": Expected(
+                548_105_171, "248dfc3911869ec493c76e65bf2fcf7f615828b0254c12b473182f0f81d3a707"
+            ),
+            "model.ckpt.data-00000-of-00001": Expected(497_759_232),
+        },
+    ),
+    (1024, 24): Size("gpt2_medium", "openai-community/gpt2-medium", "355M", {}),
+    (1280, 36): Size("gpt2_large", "openai-community/gpt2-large", "774M", {}),
+    (1600, 48): Size("gpt2_xl", "openai-community/gpt2-xl", "1558M", {}),
+}
+# The largest file last: what is missing of the small ones shows at once.
+FILES = {
+    "huggingface": ("config.json", "model.safetensors"),
+    "openai": ("hparams.json", "model.ckpt.index", "model.ckpt.data-00000-of-00001"),
+}
+
+
+def fetch_gpt2(config: WeightsConfig, model: ModelSettings, cache: Path) -> Path:
+    """The folder of the weights for a model of this width and depth, downloaded if need be.
+
+    Raises InputError for a shape that OpenAI did not train or, offline, for missing files;
+    InfrastructureError where no address serves them; ArtifactError where one serves something else.
+    """
+    size = _size(model)
+    sources = [config.source] if config.source != "auto" else list(FILES)
+    folders = {source: cache / source / size.folder for source in sources}
+    for source, folder in folders.items():
+        if all((folder / name).is_file() for name in FILES[source]):
+            return folder
+    if config.offline:
+        raise InputError(_placing(size, folders))
+    refusals = []
+    for source, folder in folders.items():
+        log.info("weights %s from %s into %s", size.folder, source, folder)
+        try:
+            for name in FILES[source]:
+                download(_urls(config, source, size, name), folder / name, _expected(config, size, name))
+            return folder
+        except InfrastructureError as error:
+            refusals.append(str(error))
+    raise InfrastructureError("; ".join(refusals) + f"\n{_placing(size, folders)}")
+
+
+def _size(model: ModelSettings) -> Size:
+    if (size := SIZES.get((model.emb_dim or 0, model.n_layers or 0))) is None:
+        options = ", ".join(f"model={size.option}" for size in SIZES.values())
+        raise InputError(
+            f"weights=gpt2: OpenAI trained no GPT-2 with model.emb_dim={model.emb_dim} and "
+            f"model.n_layers={model.n_layers}\nchoose one of {options}"
+        )
+    return size
+
+
+def _urls(config: WeightsConfig, source: str, size: Size, name: str) -> list[str]:
+    if source == "huggingface":
+        return [
+            f"{base.rstrip('/')}/{size.repository}/resolve/main/{name}" for base in config.huggingface_urls
+        ]
+    return [f"{base.rstrip('/')}/{size.folder}/{name}" for base in config.openai_urls]
+
+
+def _expected(config: WeightsConfig, size: Size, name: str) -> Expected:
+    known = size.known.get(name, Expected())
+    is_large = name in ("model.safetensors", "model.ckpt.data-00000-of-00001")
+    if is_large and config.sha256:
+        if known.sha256 and known.sha256 != config.sha256:
+            raise ArtifactError(f"weights.sha256={config.sha256}: {name} of {size.folder} has {known.sha256}")
+        return Expected(known.size, config.sha256)
+    return known
+
+
+def _placing(size: Size, folders: dict[str, Path]) -> str:
+    """Which files to place where, by hand."""
+    source, folder = next(iter(folders.items()))
+    files = " and ".join(FILES[source])
+    return f"place {files} of {size.repository} in {folder}\nor give weights.path=<their folder>"
