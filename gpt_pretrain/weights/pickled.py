@@ -35,7 +35,11 @@ def read_pickle(file: Path) -> tuple[dict[str, Stored], dict[str, Any]]:
     """
     try:
         _check_archive(file)
-        content = torch.load(file, map_location="cpu", mmap=True, weights_only=True)
+        if file.suffix == ".safetensors":  # torch would go by the name; an open file has none
+            with file.open("rb") as stream:
+                content = torch.load(stream, map_location="cpu", weights_only=True)
+        else:
+            content = torch.load(file, map_location="cpu", mmap=True, weights_only=True)
     except ArtifactError:
         raise
     except Exception as error:  # torch raises whatever its parser meets first

@@ -4,6 +4,7 @@
 `Weights.parameters` then gives the numbers, mapped rather than read wherever the layout allows.
 """
 
+import dataclasses
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -22,7 +23,7 @@ from gpt_pretrain.weights.fit import check_fit, fit
 from gpt_pretrain.weights.huggingface import read_huggingface_settings
 from gpt_pretrain.weights.pickled import read_pickle
 from gpt_pretrain.weights.safetensors_file import looks_like_safetensors, read_safetensors
-from gpt_pretrain.weights.shape import check_tensors, may_be_absent, read_shape
+from gpt_pretrain.weights.shape import check_tensors, may_be_absent, parameter_shapes, read_shape
 from gpt_pretrain.weights.stored import Stored
 
 MAX_JSON = 16 << 20  # bytes
@@ -43,17 +44,13 @@ class Weights:
         state = {}
         for ours, theirs in self.dialect.names(self.config).items():
             if theirs[0] not in self.tensors and may_be_absent(self.tensors, self.dialect, ours):
-                state[ours] = self._zero_bias(ours)
+                state[ours] = torch.zeros(parameter_shapes(self.config)[ours])
                 continue
             pieces = [self.tensors[name].read() for name in theirs]
             state[ours] = gather(pieces, self.dialect, ours).float()
         if self.config.tie_weights:
             state["out_head.weight"] = state["tok_emb.weight"]
         return state
-
-    def _zero_bias(self, ours: str) -> Tensor:
-        factor = 4 if ours.endswith("ff.expand.bias") else 1
-        return torch.zeros(factor * self.config.emb_dim)
 
 
 def open_weights(path: Path, n_heads: int | None = None) -> Weights:
@@ -86,8 +83,9 @@ def build_model(weights: Weights, config: ModelConfig, *, own: bool = False) -> 
     tensors of their own.
     """
     check_fit(weights.config, config)
-    with torch.device("meta"):
-        model = GPTModel(config)
+    with torch.device("meta"):  # GPT-2's initialisation would draw nothing there, and take most of the time
+        model = GPTModel(dataclasses.replace(config, init="torch"))
+    model.config = config
     state = fit(weights.parameters(), config)
     if own:
         for name in state:
