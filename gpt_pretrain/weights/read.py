@@ -6,7 +6,9 @@
 
 import dataclasses
 import json
+import re
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -112,8 +114,9 @@ def _kind(file: Path) -> str | None:
         return "tensorflow"
     if looks_like_safetensors(start, size):
         return "safetensors"
-    if start.lstrip()[:1] == b"{" and size <= MAX_JSON and isinstance(_json(file).get("weight_map"), dict):
-        return "shards"
+    if start.lstrip()[:1] == b"{" and size <= MAX_JSON:
+        with suppress(ArtifactError):  # broken, so no index
+            return "shards" if isinstance(_json(file).get("weight_map"), dict) else None
     return None
 
 
@@ -139,9 +142,10 @@ def _read_shards(index: Path) -> tuple[dict[str, Stored], dict[str, Any]]:
     weight_map = _json(index)["weight_map"]
     tensors: dict[str, Stored] = {}
     said: dict[str, Any] = {}
-    for name in sorted(set(map(str, weight_map.values()))):
-        if not all(isinstance(value, str) for value in weight_map.values()) or Path(name).name != name:
-            raise ArtifactError(f"{index} points outside its folder: {name!r}")
+    for place in weight_map.values():
+        if not isinstance(place, str) or not re.fullmatch(r"[\w-][\w.-]*", place):
+            raise ArtifactError(f"{index} points outside its folder: {place!r}")
+    for name in sorted(set(weight_map.values())):
         shard = index.with_name(name)
         if not shard.is_file():
             raise ArtifactError(f"{index} lists {name}, which is missing")
