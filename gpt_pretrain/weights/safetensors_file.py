@@ -1,7 +1,8 @@
 """A safetensors file, its header checked in full before a tensor of it exists.
 
 The safetensors library lets through a name given twice and any number of dimensions, and says nothing about
-what is no tensor of a model. So the header is parsed here (format: huggingface.co/docs/safetensors) and the rest is mapped.
+what is no tensor of a model. So the header is parsed here (format: huggingface.co/docs/safetensors), and the
+rest is mapped.
 """
 
 import json

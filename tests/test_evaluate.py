@@ -1,0 +1,118 @@
+"""`python -m gpt_pretrain.evaluate`, and generation from weights of other programs."""
+
+import math
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional as F
+
+from gpt_pretrain.evaluation import measure
+from gpt_pretrain.tokenizer import build_tokenizer
+from gpt_pretrain.weights.read import build_model, open_weights
+from tests.conftest import ROOT
+from tests.weights import foreign
+from tests.weights.foreign import reference
+
+SIZE = (24, 4, 3)
+
+
+@pytest.fixture
+def typed(tmp_path, monkeypatch, capfd):
+    (tmp_path / "theirs").mkdir()
+    foreign.nanogpt(reference(SIZE), tmp_path / "theirs")
+    (tmp_path / "text.txt").write_text("Every effort moves you – naïve café. " * 40)
+    monkeypatch.chdir(tmp_path)
+
+    def type_(program, *arguments):
+        monkeypatch.setattr(sys, "argv", [program.__name__, *arguments])
+        try:
+            program()
+        except SystemExit as exit_:
+            return exit_.code, *capfd.readouterr()
+        return 0, *capfd.readouterr()
+
+    return type_
+
+
+def test_the_score_is_the_mean_over_every_token_of_whole_windows(tmp_path):
+    foreign.huggingface(reference(SIZE), tmp_path)
+    weights = open_weights(tmp_path)
+    model = build_model(weights, weights.config).eval()
+    tokens = np.random.default_rng(0).integers(0, 257, 16 * 5 + 9)  # five windows and a rest
+    tokens[tokens == 256] = 0
+    with torch.no_grad():
+        logits = reference(SIZE)(torch.from_numpy(tokens[:80]).view(5, 16)).logits
+    expected = float(F.cross_entropy(logits.flatten(0, 1), torch.from_numpy(tokens[1:81])))
+    for batch_size in (1, 2, 5, 64):
+        score = measure(model, build_tokenizer("bytes"), tokens, batch_size)
+        assert score.loss == pytest.approx(expected, rel=1e-6)
+        assert (score.n_tokens, score.n_bytes) == (80, 80)
+        assert score.bits_per_byte == pytest.approx(expected / math.log(2), rel=1e-6)
+
+
+def test_evaluating_another_programs_weights_prints_a_table(typed):
+    from gpt_pretrain.evaluate import evaluate
+
+    text = ["data=text_files", "data.path=text.txt"]
+    code, out, _ = typed(evaluate, "checkpoint=theirs", *text)
+    assert code == 0
+    header, train, val = (line.split() for line in out.splitlines())
+    assert header == ["loss", "perplexity", "bits/byte", "tokens"]
+    assert (train[0], val[0]) == ("train", "val")
+    assert float(val[2]) == pytest.approx(math.exp(float(val[1])), rel=1e-3)
+    assert typed(evaluate, "weights.path=theirs/ckpt.pt", *text)[1] == out
+    code, short, _ = typed(evaluate, "checkpoint=theirs", "model.context_length=8", "split=val", *text)
+    assert (code, len(short.splitlines())) == (0, 2)
+
+
+def test_generation_continues_from_another_programs_weights(typed):
+    from gpt_pretrain.commands import generate
+
+    words = ["prompt=Every", "decoding=greedy", "decoding.max_new_tokens=3"]
+    code, out, _ = typed(generate, "weights.path=theirs", *words)
+    assert (code, out[:5]) == (0, "Every")
+    assert typed(generate, "checkpoint=theirs/ckpt.pt", *words)[1] == out
+
+
+def test_training_starts_from_another_programs_weights(typed, tmp_path):
+    from gpt_pretrain.commands import train
+    from gpt_pretrain.evaluate import evaluate
+
+    code, out, _ = typed(evaluate, "checkpoint=theirs", "data=text_files", "data.path=text.txt", "split=val")
+    before = float(out.split()[-4])
+    settings = ["tokenizer=bytes", "trainer=cpu", "trainer.max_steps=1", "trainer.precision=32-true"]
+    settings += ["data=text_files", "data.path=text.txt", "logger=csv", "optimizer.lr=1e-9"]
+    code, _, error = typed(train, "weights=checkpoint", "weights.path=theirs", "hydra.run.dir=run", *settings)
+    assert code == 0, error
+    metrics = (tmp_path / "run" / "metrics.csv").read_text()
+    assert f"{before:.3f}" in metrics
+
+
+def test_evaluation_imports_no_lightning(tmp_path):
+    code = (
+        "import sys, gpt_pretrain.evaluation, gpt_pretrain.weights.write; print('lightning' in sys.modules)"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
+    assert run.stdout.strip() == "False"
+
+
+@pytest.mark.slow
+def test_openais_weights_give_the_books_losses(story):
+    """BOOK.md: 124M on The Verdict in windows of 256. Skips where nobody has placed the weights."""
+    folder = os.environ.get("GPT_PRETRAIN_TEST_GPT2")
+    if not folder or not Path(folder).is_dir():
+        pytest.skip("OpenAI's 124M is not here: set GPT_PRETRAIN_TEST_GPT2 to its folder, in any format")
+    arguments = [f"checkpoint={folder}", "data=the_verdict", f"data.path={story}", "model.context_length=256"]
+    run = subprocess.run(
+        [sys.executable, "-m", "gpt_pretrain.evaluate", *arguments], capture_output=True, text=True, cwd=ROOT
+    )
+    _, train, val = (line.split() for line in run.stdout.splitlines())
+    assert float(train[1]) == pytest.approx(3.75475, abs=1e-4)
+    assert float(val[1]) == pytest.approx(3.55962, abs=1e-4)
+    embedding = open_weights(Path(folder)).parameters()["tok_emb.weight"][0, :3]
+    torch.testing.assert_close(embedding, torch.tensor([-0.11010301, -0.03926672, 0.03310751]))
