@@ -4,7 +4,6 @@
 `Weights.parameters` then gives the numbers, mapped rather than read wherever the layout allows.
 """
 
-import dataclasses
 import json
 import re
 from collections.abc import Mapping
@@ -15,6 +14,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
 from gpt_pretrain.config import ModelConfig
 from gpt_pretrain.errors import ArtifactError, InputError, UserFacingError
@@ -41,8 +41,11 @@ class Weights:
     config: ModelConfig
     tensors: Mapping[str, Stored]
 
-    def parameters(self) -> dict[str, Tensor]:
-        """Every parameter under our name, float32; the tied head is the token embedding itself."""
+    def parameters(self, *, own: bool = False) -> dict[str, Tensor]:
+        """Every parameter under our name, float32; the tied head is the token embedding itself.
+
+        With `own`, contiguous copies, made one at a time so that the file is never in memory beside them.
+        """
         state = {}
         for ours, theirs in self.dialect.names(self.config).items():
             if theirs[0] not in self.tensors and may_be_absent(self.tensors, self.dialect, ours):
@@ -50,6 +53,11 @@ class Weights:
                 continue
             pieces = [self.tensors[name].read() for name in theirs]
             state[ours] = gather(pieces, self.dialect, ours).float()
+            if own:
+                state[ours] = state[ours].clone(memory_format=torch.contiguous_format)
+                del pieces
+                for name in theirs:
+                    self.tensors[name].release()
         if self.config.tie_weights:
             state["out_head.weight"] = state["tok_emb.weight"]
         return state
@@ -85,17 +93,24 @@ def build_model(weights: Weights, config: ModelConfig, *, own: bool = False) -> 
     tensors of their own.
     """
     check_fit(weights.config, config)
-    with torch.device("meta"):  # GPT-2's initialisation would draw nothing there, and take most of the time
-        model = GPTModel(dataclasses.replace(config, init="torch"))
-    model.config = config
-    state = fit(weights.parameters(), config)
-    if own:
-        for name in state:
-            state[name] = state[name].clone(memory_format=torch.contiguous_format)
+    with torch.device("meta"), _WithoutInitialisation():
+        model = GPTModel(config)
+    state = fit(weights.parameters(own=own), config)
+    if own and weights.config.tie_weights and not config.tie_weights:
+        state["out_head.weight"] = state["out_head.weight"].clone()
     model.load_state_dict(state, assign=True)
     if config.tie_weights:
         model.out_head.weight = model.tok_emb.weight
     return model
+
+
+class _WithoutInitialisation(TorchFunctionMode):
+    """Leaves out what torch.nn.init does: on no device it draws nothing and takes a second."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if getattr(func, "__module__", "") == "torch.nn.init":
+            return kwargs["tensor"] if kwargs else args[0]
+        return func(*args, **(kwargs or {}))
 
 
 def _kind(file: Path) -> str | None:

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from gpt_pretrain.errors import ArtifactError
-from gpt_pretrain.weights.stored import Stored, map_file, view
+from gpt_pretrain.weights.stored import Stored, map_file, release, view
 
 MAX_HEADER = 64 << 20  # bytes: GPT-2 XL needs 60 thousand
 MAX_DIMENSIONS = 8
@@ -54,10 +54,16 @@ def read_safetensors(file: Path) -> tuple[dict[str, Stored], dict[str, str]]:
         raise ArtifactError(f"{file} {kind}: its header describes {end} bytes of tensors, it holds {size}")
     mapped = map_file(file)
 
-    def stored(dtype: torch.dtype, shape: tuple[int, ...], begin: int) -> Stored:
-        return Stored(dtype, shape, lambda: view(mapped, dtype, shape, first + begin))
+    def stored(dtype: torch.dtype, shape: tuple[int, ...], begin: int, stop: int) -> Stored:
+        place = first + begin
+        return Stored(
+            dtype,
+            shape,
+            lambda: view(mapped, dtype, shape, place),
+            lambda: release(mapped, place, stop - begin),
+        )
 
-    return {name: stored(*entry[:3]) for name, entry in entries.items()}, metadata
+    return {name: stored(*entry) for name, entry in entries.items()}, metadata
 
 
 def looks_like_safetensors(start: bytes, size: int) -> bool:

@@ -17,15 +17,26 @@ class Stored:
     dtype: torch.dtype
     shape: tuple[int, ...]
     read: Callable[[], Tensor]
+    release: Callable[[], None] = lambda: None  # give back the memory that reading took, once copied
 
 
 def map_file(file: Path) -> mmap.mmap:
     """The file's bytes, read from disk where they are touched; writing to them changes no file."""
     try:
         with file.open("rb") as stream:
-            return mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_COPY)
+            mapped = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_COPY)
+            mapped.madvise(mmap.MADV_WILLNEED)  # the disk begins to read while headers are checked
+            return mapped
     except (OSError, ValueError) as error:
         raise ArtifactError(f"{file} cannot be read: {error}") from error
+
+
+def release(mapped: mmap.mmap, begin: int, size: int) -> None:
+    """Forget the pages that lie wholly inside these bytes: they are read again if touched again."""
+    first = -(-begin // mmap.PAGESIZE) * mmap.PAGESIZE
+    length = (begin + size) // mmap.PAGESIZE * mmap.PAGESIZE - first
+    if length > 0:
+        mapped.madvise(mmap.MADV_DONTNEED, first, length)
 
 
 def view(mapped: mmap.mmap | bytes, dtype: torch.dtype, shape: tuple[int, ...], begin: int) -> Tensor:
