@@ -1,6 +1,6 @@
 """From settings to weights: whichever file, folder, run or download they name."""
 
-import logging
+import sys
 from pathlib import Path
 
 from gpt_pretrain.checkpoint import read_settings
@@ -13,8 +13,6 @@ from gpt_pretrain.tokenizer import Tokenizer, build_tokenizer
 from gpt_pretrain.weights.fetch import fetch_gpt2
 from gpt_pretrain.weights.fit import check_fit, describe
 from gpt_pretrain.weights.read import Weights, build_model, open_weights
-
-log = logging.getLogger(__name__)
 
 
 def open_pretrained(
@@ -53,7 +51,7 @@ def fitting_model(weights: Weights | None, model: ModelSettings, tokenizer_vocab
     if read is not None:
         check_fit(read, config)
         for line in describe(read, config):
-            log.info("%s", line)
+            print(line, file=sys.stderr)
     return config
 
 

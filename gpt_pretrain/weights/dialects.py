@@ -164,13 +164,13 @@ def gather(pieces: list[Tensor], dialect: Dialect, ours: str) -> Tensor:
 
 
 def scatter(parameter: Tensor, dialect: Dialect, ours: str, count: int) -> list[Tensor]:
-    """Our parameter as their `count` tensors: what `gather` takes apart."""
+    """Our parameter as their `count` tensors, views of it: what `gather` puts together."""
     pieces = list(parameter.chunk(count))
     if dialect.is_transposed(ours):
         pieces = [piece.T for piece in pieces]
         if dialect.leading_one:
             pieces = [piece[None] for piece in pieces]
-    return [piece.contiguous() for piece in pieces]
+    return pieces
 
 
 def their_shape(shape: tuple[int, ...], dialect: Dialect, ours: str, count: int) -> tuple[int, ...]:

@@ -14,6 +14,7 @@ from email.message import Message
 from pathlib import Path
 from typing import Any
 
+from rich.console import Console
 from rich.progress import (
     BarColumn,
     DownloadColumn,
@@ -186,6 +187,7 @@ def _locked(target: Path) -> Iterator[None]:
 @contextmanager
 def _bar(name: str, begin: int, size: int | None) -> Iterator[Any]:
     columns = [TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn()]
-    with Progress(*columns, TimeRemainingColumn(), transient=True) as progress:
+    console = Console(stderr=True)  # beside the text that a program writes, not in it
+    with Progress(*columns, TimeRemainingColumn(), console=console, transient=True) as progress:
         task = progress.add_task(name.removesuffix(".partial"), total=size, completed=begin)
         yield lambda count: progress.advance(task, count)

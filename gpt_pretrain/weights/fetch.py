@@ -1,14 +1,12 @@
 """OpenAI's GPT-2 in the cache that all runs share, downloaded where it is not there yet."""
 
-import logging
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 from gpt_pretrain.config import ModelSettings, WeightsConfig
 from gpt_pretrain.errors import ArtifactError, InfrastructureError, InputError
 from gpt_pretrain.weights.download import Expected, download
-
-log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +58,7 @@ def fetch_gpt2(config: WeightsConfig, model: ModelSettings, cache: Path) -> Path
         raise InputError(_placing(size, folders))
     refusals = []
     for source, folder in folders.items():
-        log.info("weights %s from %s into %s", size.folder, source, folder)
+        print(f"weights {size.folder} from {source} into {folder}", file=sys.stderr)
         try:
             for name in FILES[source]:
                 download(_urls(config, source, size, name), folder / name, _expected(config, size, name))

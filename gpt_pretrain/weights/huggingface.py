@@ -35,7 +35,8 @@ def to_huggingface(state: Mapping[str, Tensor], config: ModelConfig) -> dict[str
     """
     tensors = {}
     for ours, (theirs,) in HUGGINGFACE.names(config).items():
-        (tensors[theirs],) = scatter(state[ours], HUGGINGFACE, ours, 1)
+        (tensor,) = scatter(state[ours], HUGGINGFACE, ours, 1)
+        tensors[theirs] = tensor.contiguous()
     if not config.qkv_bias:
         for index in range(config.n_layers):
             tensors[f"transformer.h.{index}.attn.c_attn.bias"] = torch.zeros(3 * config.emb_dim)

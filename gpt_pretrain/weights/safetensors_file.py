@@ -119,7 +119,7 @@ def _entry(file: Path, name: str, entry: Any) -> tuple[torch.dtype, tuple[int, .
 
 
 def write_safetensors(file: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
-    """Write contiguous tensors one after another, as they come."""
+    """Write tensors one after another, as they come; no more than one is copied at a time."""
     names = {dtype: name for name, dtype in DTYPES.items()}
     header: dict[str, Any] = {"__metadata__": dict(metadata)}
     end = 0
@@ -136,6 +136,6 @@ def write_safetensors(file: Path, tensors: Mapping[str, Tensor], metadata: Mappi
     with file.open("wb") as stream:
         stream.write(len(text).to_bytes(8, "little") + text)
         for tensor in tensors.values():
-            stream.write(tensor.reshape(-1).view(torch.uint8).numpy().data)
+            stream.write(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data)
         stream.flush()
         os.fsync(stream.fileno())
