@@ -25,7 +25,7 @@ from gpt_pretrain.weights.protobuf import (
     number_field,
     read_fields,
 )
-from gpt_pretrain.weights.stored import Stored, map_file, view
+from gpt_pretrain.weights.stored import Stored, check_inside, map_file, view
 from gpt_pretrain.weights.table import MAGIC, read_table, write_table
 
 MAX_INDEX = 1 << 20  # bytes: GPT-2 XL's takes 30 thousand
@@ -124,6 +124,7 @@ def _shards(index: Path, entries: Iterator[tuple[bytes, bytes]]) -> list[Path]:
     for shard in shards:
         if not shard.is_file():
             raise ArtifactError(f"{index} has no data file beside it: {shard.name} is missing")
+        check_inside(shard)
     return shards
 
 

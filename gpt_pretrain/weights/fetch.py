@@ -55,7 +55,9 @@ def fetch_gpt2(config: WeightsConfig, model: ModelSettings, cache: Path) -> Path
         if all((folder / name).is_file() for name in FILES[source]):
             return folder
     if config.offline:
-        raise InputError(_placing(size, folders))
+        raise InputError(
+            f"weights.offline=true, and {size.folder} is not in the cache:\n" + _placing(size, folders)
+        )
     refusals = []
     for source, folder in folders.items():
         print(f"weights {size.folder} from {source} into {folder}", file=sys.stderr)

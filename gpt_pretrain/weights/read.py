@@ -26,7 +26,7 @@ from gpt_pretrain.weights.huggingface import read_huggingface_settings
 from gpt_pretrain.weights.pickled import read_pickle
 from gpt_pretrain.weights.safetensors_file import looks_like_safetensors, read_safetensors
 from gpt_pretrain.weights.shape import check_tensors, may_be_absent, parameter_shapes, read_shape
-from gpt_pretrain.weights.stored import Stored
+from gpt_pretrain.weights.stored import Stored, check_inside
 
 MAX_JSON = 16 << 20  # bytes
 OWN_FILES = ("optimizer.safetensors",)  # of our checkpoints: no model
@@ -140,6 +140,7 @@ def _find(folder: Path) -> tuple[Path, str]:
     kinds: dict[str, list[Path]] = {}
     for file in sorted(folder.iterdir()):
         if file.is_file() and file.name not in OWN_FILES and (kind := _kind(file)):
+            check_inside(file)
             kinds.setdefault(kind, []).append(file)
     for kind in ("shards", "safetensors", "tensorflow", "torch"):
         files = kinds.get(kind, [])
@@ -164,6 +165,7 @@ def _read_shards(index: Path) -> tuple[dict[str, Stored], dict[str, Any]]:
         shard = index.with_name(name)
         if not shard.is_file():
             raise ArtifactError(f"{index} lists {name}, which is missing")
+        check_inside(shard)
         kind = _kind(shard)
         if kind not in ("safetensors", "torch"):
             raise ArtifactError(f"{shard} is neither a safetensors nor a torch file")

@@ -20,6 +20,16 @@ class Stored:
     release: Callable[[], None] = lambda: None  # give back the memory that reading took, once copied
 
 
+def check_inside(file: Path) -> None:
+    """Raise ArtifactError for a link that leads out of its folder, other than into the hub's own cache, where
+    `snapshots/<revision>/` links to `blobs/`.
+    """
+    folder, real = file.parent.resolve(), file.resolve()
+    blobs = folder.parent.parent / "blobs"
+    if real.parent != folder and not (folder.parent.name == "snapshots" and real.parent == blobs):
+        raise ArtifactError(f"{file} leads out of its folder, to {real}: give that path itself")
+
+
 def map_file(file: Path) -> mmap.mmap:
     """The file's bytes, read from disk where they are touched; writing to them changes no file."""
     try:

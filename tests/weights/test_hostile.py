@@ -290,3 +290,27 @@ def test_a_folder_without_weights_and_a_file_of_text_are_refused(tmp_path):
     refused(tmp_path, "holds no weights")
     (tmp_path / "notes.txt").write_text("hello")
     refused(tmp_path / "notes.txt", "none of the files we read")
+
+
+@pytest.mark.parametrize("write", [foreign.huggingface_sharded, foreign.openai, foreign.book])
+def test_a_link_out_of_the_folder_is_refused_and_not_opened(tmp_path, write):
+    folder, elsewhere = tmp_path / "model", tmp_path / "elsewhere"
+    folder.mkdir()
+    elsewhere.mkdir()
+    write(reference((64, 2, 2)), folder)
+    open_weights(folder, n_heads=2)  # the control
+    largest = max(folder.iterdir(), key=lambda file: file.stat().st_size)
+    largest.rename(elsewhere / largest.name)
+    (folder / largest.name).symlink_to(elsewhere / largest.name)
+    refused(folder, "leads out of its folder")
+
+
+def test_the_hubs_own_cache_of_links_is_read(tmp_path):
+    snapshot, blobs = tmp_path / "snapshots" / "607a30d", tmp_path / "blobs"
+    snapshot.mkdir(parents=True)
+    blobs.mkdir()
+    foreign.huggingface(reference(SMALL), snapshot)
+    for number, file in enumerate(list(snapshot.iterdir())):
+        file.rename(blobs / str(number))
+        file.symlink_to(blobs / str(number))
+    assert open_weights(snapshot).config.emb_dim == 8
