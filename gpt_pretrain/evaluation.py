@@ -42,7 +42,7 @@ def evaluate(config: EvaluateConfig) -> None:
         if config.split in ("both", split):
             score = measure(model, tokenizer, tokens, config.data.batch_size)
             print(
-                f"{split:6}{score.loss:10.5f}{perplexity(score.loss):13.4f}"
+                f"{split:6}{score.loss:10.5f}{perplexity(score.loss):13.7g}"
                 f"{score.bits_per_byte:12.5f}{score.n_tokens:13,}",
                 flush=True,
             )

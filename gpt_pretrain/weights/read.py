@@ -24,7 +24,11 @@ from gpt_pretrain.weights.dialects import Dialect, detect, gather
 from gpt_pretrain.weights.fit import check_fit, fit
 from gpt_pretrain.weights.huggingface import read_huggingface_settings
 from gpt_pretrain.weights.pickled import read_pickle
-from gpt_pretrain.weights.safetensors_file import looks_like_safetensors, read_safetensors
+from gpt_pretrain.weights.safetensors_file import (
+    looks_like_safetensors,
+    read_safetensors,
+    without_duplicates,
+)
 from gpt_pretrain.weights.shape import check_tensors, may_be_absent, parameter_shapes, read_shape
 from gpt_pretrain.weights.stored import Stored, check_inside
 
@@ -240,7 +244,7 @@ def _json(file: Path) -> dict[str, Any]:
 
 def _json_object(content: bytes, file: Path) -> dict[str, Any]:
     try:
-        result = json.loads(content)
+        result = json.loads(content, object_pairs_hook=without_duplicates)
     except (ValueError, RecursionError) as error:
         raise ArtifactError(f"{file} is damaged: it is no JSON ({error})") from error
     if not isinstance(result, dict):

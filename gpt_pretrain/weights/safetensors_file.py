@@ -80,7 +80,7 @@ def _read_header(file: Path) -> tuple[dict[str, Any], int]:
                 raise ArtifactError(
                     f"{file} is damaged: its header claims {length} bytes, which it cannot have"
                 )
-            header = json.loads(stream.read(length).decode(), object_pairs_hook=_without_duplicates)
+            header = json.loads(stream.read(length).decode(), object_pairs_hook=without_duplicates)
     except OSError as error:
         raise ArtifactError(f"{file} cannot be read: {error.strerror}") from error
     except (ValueError, RecursionError) as error:
@@ -90,7 +90,7 @@ def _read_header(file: Path) -> tuple[dict[str, Any], int]:
     return header, 8 + length
 
 
-def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     result = dict(pairs)
     if len(result) != len(pairs):
         raise ValueError("a name comes twice")

@@ -314,3 +314,22 @@ def test_the_hubs_own_cache_of_links_is_read(tmp_path):
         file.rename(blobs / str(number))
         file.symlink_to(blobs / str(number))
     assert open_weights(snapshot).config.emb_dim == 8
+
+
+def test_a_tensor_that_an_index_lists_twice_is_refused(tmp_path):
+    foreign.huggingface_sharded(reference((64, 2, 2)), tmp_path)
+    index = tmp_path / "model.safetensors.index.json"
+    entry = '"transformer.wte.weight": '
+    twice = index.read_text().replace(entry, f'{entry}"a.safetensors", {entry}')
+    index.write_text(twice)
+    assert json.loads(twice)["weight_map"]["transformer.wte.weight"] != "a.safetensors"  # the control
+    refused(index, "none of the files we read")
+
+
+def test_a_record_that_comes_twice_in_an_archive_is_refused(tmp_path):
+    foreign.book(reference(SMALL), tmp_path)
+    file = tmp_path / "gpt2.pth"
+    with zipfile.ZipFile(file, "a") as archive:
+        name = next(name for name in archive.namelist() if name.endswith("data.pkl"))
+        archive.writestr(name, pickle.dumps({}))  # zipfile warns, and writes it
+    refused(file, "a record comes twice")
