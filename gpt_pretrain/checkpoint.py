@@ -24,6 +24,7 @@ from gpt_pretrain.errors import ArtifactError
 from gpt_pretrain.model import GPTModel
 from gpt_pretrain.runs import MANIFEST, fingerprint, verify
 from gpt_pretrain.tokenizer import Tokenizer, build_tokenizer
+from gpt_pretrain.weights.fit import check_fit
 from gpt_pretrain.weights.huggingface import (
     from_huggingface_config,
     to_huggingface,
@@ -87,10 +88,9 @@ def read_config(folder: Path) -> ModelConfig:
 
 
 def read_parameters(folder: Path, config: ModelConfig) -> dict[str, Tensor]:
-    """The model's parameters under our names, checked against `config`. Raises ArtifactError."""
+    """The model's parameters under our names, checked against `config`. Raises a UserFacingError."""
     weights = open_weights(folder / "model.safetensors")
-    if weights.config.n_layers != config.n_layers:
-        raise ArtifactError(f"{folder}: its tensors are not of the model that its config.json describes")
+    check_fit(weights.config, config)
     return weights.parameters()
 
 

@@ -181,3 +181,14 @@ def test_the_shapes_worked_out_are_those_of_the_model():
     )
     model = GPTModel(config)
     assert parameter_shapes(config) == {name: tuple(p.shape) for name, p in model.named_parameters()}
+
+
+def test_a_head_that_differs_is_not_tied_whatever_the_settings_say(tmp_path):
+    """As transformers 5 decides."""
+    model = reference("small", tied=False)
+    foreign.huggingface_explicit_head(model, tmp_path)
+    file = tmp_path / "config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"tie_word_embeddings": True}))
+    ours, theirs = read(tmp_path), GPT2LMHeadModel.from_pretrained(tmp_path).eval()
+    assert not ours.config.tie_weights
+    torch.testing.assert_close(logits(ours), logits(theirs), atol=1e-5, rtol=0)
