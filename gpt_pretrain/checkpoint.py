@@ -15,9 +15,11 @@ from pathlib import Path
 from typing import Any
 
 from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
+from yaml import YAMLError
 
 from gpt_pretrain.config import ModelConfig
 from gpt_pretrain.errors import ArtifactError
@@ -98,9 +100,15 @@ def load_model(folder: Path) -> tuple[GPTModel, Tokenizer]:
     """A verified checkpoint's model, in evaluation mode, and its tokenizer."""
     verify(folder)
     weights = open_weights(folder)
-    return build_model(weights, weights.config).eval(), build_tokenizer(
-        read_settings(folder)["tokenizer"]["name"]
-    )
+    return build_model(weights, weights.config).eval(), read_tokenizer(folder)
+
+
+def read_tokenizer(folder: Path) -> Tokenizer:
+    """The tokenizer that a checkpoint was trained with. Raises ArtifactError."""
+    try:
+        return build_tokenizer(str(read_settings(folder)["tokenizer"]["name"]))
+    except (KeyError, TypeError, AssertionError, OSError, YAMLError, OmegaConfBaseException) as error:
+        raise ArtifactError(f"{folder / 'settings.yaml'} does not say which tokenizer it was") from error
 
 
 def read_settings(folder: Path) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 import sys
 from pathlib import Path
 
-from gpt_pretrain.checkpoint import read_settings
+from gpt_pretrain.checkpoint import read_tokenizer
 from gpt_pretrain.config import ModelConfig, ModelSettings, WeightsConfig, resolve_model
 from gpt_pretrain.data.sources import cache_dir
 from gpt_pretrain.errors import InputError
@@ -41,7 +41,9 @@ def load_pretrained(
         )
     tokenizer = tokenizer_of(opened)
     config = fitting_model(opened, model, tokenizer.vocab_size)
-    return build_model(opened, config).eval(), tokenizer, opened.path
+    folder = opened.path.parent
+    source = folder if (folder / MANIFEST).is_file() else opened.path
+    return build_model(opened, config).eval(), tokenizer, source
 
 
 def fitting_model(weights: Weights | None, model: ModelSettings, tokenizer_vocab_size: int) -> ModelConfig:
@@ -59,7 +61,7 @@ def tokenizer_of(weights: Weights) -> Tokenizer:
     """The tokenizer of a checkpoint of ours; of other weights the one that has as many ids."""
     folder, vocab_size = weights.path.parent, weights.config.vocab_size
     if (folder / "settings.yaml").is_file():
-        return build_tokenizer(read_settings(folder)["tokenizer"]["name"])
+        return read_tokenizer(folder)
     for tokenizer in (build_tokenizer("gpt2"), build_tokenizer("bytes")):
         if vocab_size == tokenizer.vocab_size or (
             tokenizer.name == "gpt2" and vocab_size > tokenizer.vocab_size
