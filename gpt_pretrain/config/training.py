@@ -60,6 +60,7 @@ class TrainConfig:
     debug: bool = False  # tracebacks instead of messages
 
     def check(self) -> None:
+        self.decoding.check()
         if self.weights.source == "checkpoint" and self.weights.path is None:
             raise InputError("weights.path is not set: give the folder of a checkpoint or of a run")
         if self.data.source == "text_files" and self.data.path is None:
