@@ -1,6 +1,7 @@
 """How text is generated, and the settings of generate.py."""
 
 from dataclasses import dataclass, field
+from typing import Any
 
 from gpt_pretrain.config.fields import number, one_of
 from gpt_pretrain.errors import InputError
@@ -26,10 +27,11 @@ class DecodingConfig:
     banned_words: list[str] = field(default_factory=list)  # never in the new text, nor inside a word of it
     num_beams: int = number(1, at_least=1)  # above 1 and temperature 0: beam search; else beams are drawn
     length_penalty: float = 1.0  # a beam's score is its log-probability / length ** length_penalty
-    early_stopping: bool | str = field(default=False, metadata={"one_of": (False, True, "never")})
+    # Any: omegaconf cannot merge bool | str
+    early_stopping: Any = field(default=False, metadata={"one_of": (False, True, "never")})
     num_return_sequences: int = number(1, at_least=1)
     penalty_alpha: float | None = number(None, at_least=0, at_most=1)  # contrastive search among top_k tokens
-    slide: int = number(1, at_least=1)  # tokens that the window moves by when the context is full
+    slide: int = number(1, at_least=1)  # tokens the window moves by when the context is full
     seed: int = number(0, at_least=0)
 
     def check(self) -> None:
@@ -58,8 +60,8 @@ class DecodingConfig:
     def _check_contrastive(self) -> None:
         if not self.top_k:
             raise InputError(
-                f"decoding.penalty_alpha={self.penalty_alpha} needs decoding.top_k, the number of candidates, "
-                "as in decoding=contrastive"
+                f"decoding.penalty_alpha={self.penalty_alpha} needs decoding.top_k, the number of "
+                "candidates, as in decoding=contrastive"
             )
         if self.num_beams > 1 or self.num_return_sequences > 1:
             raise InputError(
@@ -93,6 +95,8 @@ class GenerateConfig:
                 "prompt is empty: give at least one character, as in prompt='Every effort moves you'"
             )
         if self.interactive and (self.prompts_file or self.output):
-            raise InputError("interactive=true takes prompts from the terminal: leave out prompts_file, output")
+            raise InputError(
+                "interactive=true takes prompts from the terminal: leave out prompts_file and output"
+            )
         if self.score == "":
             raise InputError("score is empty: give the text whose perplexity is wanted")

@@ -14,8 +14,8 @@ from torch import Tensor
 
 from gpt_pretrain.config import DecodingConfig
 from gpt_pretrain.decoding.choose import exhausted
-from gpt_pretrain.decoding.filters import filtered
 from gpt_pretrain.decoding.continuation import Continuation, Limits, Rule, apply
+from gpt_pretrain.decoding.filters import filtered
 from gpt_pretrain.decoding.sequences import Sequences
 from gpt_pretrain.model import GPTModel
 
@@ -43,7 +43,9 @@ def beam_search(
     ended: list[Ended] = []
     for n_new in range(1, config.max_new_tokens + 1):
         own = logits.log_softmax(-1).cpu()
-        shaped = apply(own, sequences.tokens, [len(prompt)] * len(scores), config, limits.end_of_text_id, rules)
+        shaped = apply(
+            own, sequences.tokens, [len(prompt)] * len(scores), config, limits.end_of_text_id, rules
+        )
         if all(exhausted(shaped)):
             ended += _cut_off(sequences.tokens, logprobs, scores.tolist(), prompt)
             break
@@ -57,7 +59,7 @@ def beam_search(
             if score == -math.inf:
                 continue
             row = Continuation(
-                prompt_token_ids=list(prompt), token_ids=sequences.tokens[beam][len(prompt) :] + [token]
+                prompt_token_ids=list(prompt), token_ids=[*sequences.tokens[beam][len(prompt) :], token]
             )
             row.finish_reason = limits.reason(row.token_ids)
             if row.finish_reason is None:
@@ -84,9 +86,11 @@ def _tempered(log_probabilities: Tensor, config: DecodingConfig) -> Tensor:
 def _candidates(scores: Tensor, n: int, config: DecodingConfig, generator: torch.Generator) -> Tensor:
     """Which of all (beam, token) pairs go on, at most n: the best, or drawn ones."""
     n = min(n, len(scores))
-    if config.temperature == 0:
-        return scores.topk(n).indices
-    return torch.multinomial(scores.softmax(-1), n, generator=generator)
+    if (
+        config.temperature > 0
+    ):  # Gumbel noise makes the best ones a draw without replacement (Kool et al. 2019)
+        scores = scores - torch.empty_like(scores).exponential_(generator=generator).log()
+    return scores.topk(n).indices
 
 
 def _cut_off(
@@ -112,7 +116,7 @@ def _is_settled(best_running: float, ended: list[Ended], n_new: int, config: Dec
     """Whether the search is over: nothing that still runs can become better than what has ended."""
     if len(ended) < config.num_beams:
         return False
-    if config.early_stopping is True:
+    if config.early_stopping not in (False, "never"):
         return True
     longest = config.early_stopping == "never" and config.length_penalty > 0
     length = config.max_new_tokens if longest else n_new

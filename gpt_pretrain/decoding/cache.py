@@ -18,9 +18,10 @@ class KVCache:
         config, like = model.config, model.tok_emb.weight
         n_heads, head_dim = config.n_heads, config.emb_dim // config.n_heads
         shape = (config.n_layers, batch_size, n_heads, capacity, head_dim)
-        self.keys, self.values = like.new_empty(shape), like.new_empty(shape)
+        # Zeros: what is not seen has weight 0, and 0 times a NaN left in memory is NaN.
+        self.keys, self.values = like.new_zeros(shape), like.new_zeros(shape)
         self.lengths = [0] * batch_size
-        # Of this forward pass: positions of its tokens, (T,) or (B, T); where the longest row ends; what is seen.
+        # Of a forward pass: its tokens' positions, (T,) or (B, T); where the longest row ends; what is seen.
         self.now, self.end, self.causal = Tensor(), 0, True
         self.mask: Tensor | None = None
 
@@ -82,6 +83,6 @@ class LayerView:
 
 def _picked(tensor: Tensor, rows: list[int], end: int) -> Tensor:
     """Rows (dimension 1) of the first `end` tokens (dimension 3), with the room behind them."""
-    picked = tensor.new_empty((tensor.shape[0], len(rows), *tensor.shape[2:]))
+    picked = tensor.new_zeros((tensor.shape[0], len(rows), *tensor.shape[2:]))
     picked[:, :, :, :end] = tensor[:, rows, :, :end]
     return picked

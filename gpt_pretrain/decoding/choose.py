@@ -28,7 +28,9 @@ def distribution(logits: Tensor, config: DecodingConfig) -> Tensor:
     """Probabilities (B, V) that a token is drawn with, at a temperature above 0."""
     kept = filtered(logits, config)
     highest = kept.amax(-1, keepdim=True)
-    shifted = torch.where(highest.isfinite(), kept - highest, kept)  # so that a tiny temperature cannot overflow
+    shifted = torch.where(
+        highest.isfinite(), kept - highest, kept
+    )  # so that a tiny temperature cannot overflow
     return softmax(shifted / config.temperature)
 
 
@@ -36,7 +38,9 @@ def exhausted(logits: Tensor) -> list[bool]:
     """Of each row, whether every token is ruled out. Raises ArtifactError where a logit is no number."""
     highest = logits.amax(-1)
     if bool(highest.isnan().any()):
-        raise ArtifactError("the model's logits are not numbers: its training diverged, or its file is damaged")
+        raise ArtifactError(
+            "the model's logits are not numbers: its training diverged, or its file is damaged"
+        )
     return (highest == -torch.inf).tolist()
 
 

@@ -24,9 +24,7 @@ def contrastive_search(
     """
     assert config.penalty_alpha is not None
     row = Continuation(prompt_token_ids=list(prompt))
-    sequences = Sequences(
-        model, [prompt], room=config.max_new_tokens, slide=config.slide, keep_hidden=True
-    )
+    sequences = Sequences(model, [prompt], room=config.max_new_tokens, slide=config.slide, keep_hidden=True)
     logits = sequences.logits()
     while row.finish_reason is None:
         shaped = apply(logits, sequences.tokens, [len(prompt)], config, limits.end_of_text_id, rules)

@@ -28,12 +28,12 @@ def top_k(logits: Tensor, k: int) -> Tensor:
 def top_p(logits: Tensor, p: float) -> Tensor:
     """Keep the fewest most likely tokens whose probabilities add up to at least p: one token always stays.
 
-    Of equal logits the higher ids stay, as in transformers. Source: nucleus sampling, Holtzman et al. 2020.
+    Of equal logits the lower ids come first. Source: nucleus sampling, Holtzman et al. 2020.
     """
     if p >= 1:
         return logits
-    ordered, order = torch.sort(logits, dim=-1, stable=True)
-    ruled_out = softmax(ordered).cumsum(-1) <= 1 - p
+    order = torch.sort(logits, dim=-1, descending=True, stable=True).indices.flip(-1)  # least likely first
+    ruled_out = softmax(logits.gather(-1, order)).cumsum(-1) <= 1 - p
     ruled_out[:, -1] = False
     return logits.masked_fill(torch.zeros_like(ruled_out).scatter(-1, order, ruled_out), -torch.inf)
 
@@ -52,12 +52,13 @@ def typical_p(logits: Tensor, p: float) -> Tensor:
     """
     if p >= 1:
         return logits
-    probabilities = softmax(logits)
-    surprise = -probabilities.log()
-    entropy = (probabilities * surprise).nansum(-1, keepdim=True)  # 0 * inf of a ruled-out token counts 0
+    surprise = -_without_infinity(logits).log_softmax(-1)
+    entropy = (surprise.neg().exp() * surprise).nansum(
+        -1, keepdim=True
+    )  # a ruled-out token's 0 * inf counts 0
     distance = (surprise - entropy).abs()
     ordered, order = torch.sort(distance, dim=-1, stable=True)
-    n_before = (probabilities.gather(-1, order).cumsum(-1) < p).sum(-1, keepdim=True)
+    n_before = (softmax(logits.gather(-1, order)).cumsum(-1) < p).sum(-1, keepdim=True)
     furthest = ordered.gather(-1, n_before.clamp(max=logits.shape[-1] - 1))
     return logits.masked_fill(distance > furthest, -torch.inf)
 
@@ -77,8 +78,12 @@ def filtered(logits: Tensor, config: DecodingConfig) -> Tensor:
 
 def softmax(logits: Tensor) -> Tensor:
     """Probabilities (B, V). Where a row has infinite logits, they share all of the probability."""
+    return _without_infinity(logits).softmax(-1)
+
+
+def _without_infinity(logits: Tensor) -> Tensor:
+    """The same distribution without infinite logits: 0 in their place, minus infinity in all others'."""
     certain = logits == torch.inf
-    if certain.any():
-        has_certain = certain.any(-1, keepdim=True)
-        logits = torch.where(has_certain, torch.where(certain, 0.0, -torch.inf), logits)
-    return logits.softmax(-1)
+    if not certain.any():
+        return logits
+    return torch.where(certain.any(-1, keepdim=True), torch.where(certain, 0.0, -torch.inf), logits)

@@ -12,6 +12,7 @@ from gpt_pretrain.decoding.contrastive import contrastive_search
 from gpt_pretrain.decoding.sequences import Sequences
 from gpt_pretrain.model import GPTModel
 
+
 @torch.inference_mode()
 def steps(
     model: GPTModel,
@@ -61,20 +62,20 @@ def generate(
     end_of_text_id: int | None = None,
     stop: Stop | None = None,
     rules: Iterable[Rule] = (),
-) -> list[Continuation]:
-    """Continuations of `prompts`, `num_return_sequences` of each, by whatever strategy `config` describes.
+) -> list[list[Continuation]]:
+    """Of each prompt `num_return_sequences` continuations, by whatever strategy `config` describes.
 
-    The j-th one of each prompt is drawn with seed `config.seed` + j; a search's come best first. Every prompt
-    needs a token. Raises ArtifactError where the model's logits are no numbers.
+    The j-th one of each prompt is drawn with seed `config.seed` + j. A search's come best first, and are
+    fewer where penalties and filters leave too little to search. Every prompt needs a token. Raises
+    ArtifactError where the model's logits are no numbers.
     """
     limits = Limits(max_new_tokens=config.max_new_tokens, end_of_text_id=end_of_text_id, stop=stop)
     if config.penalty_alpha:
-        return [contrastive_search(model, prompt, config, limits, rules) for prompt in prompts]
+        return [[contrastive_search(model, prompt, config, limits, rules)] for prompt in prompts]
     if config.num_beams > 1:
-        return [row for prompt in prompts for row in beam_search(model, prompt, config, limits, rules)]
+        return [beam_search(model, prompt, config, limits, rules) for prompt in prompts]
     n_each = config.num_return_sequences
-    rows: list[Continuation] = []
-    for rows in steps(
+    *_, rows = steps(
         model,
         [prompt for prompt in prompts for _ in range(n_each)],
         config,
@@ -82,6 +83,5 @@ def generate(
         stop=stop,
         rules=rules,
         seeds=[config.seed + draw for _ in prompts for draw in range(n_each)],
-    ):
-        pass
-    return rows
+    )
+    return [rows[start : start + n_each] for start in range(0, len(rows), n_each)]

@@ -1,8 +1,8 @@
 """Generation with a tokenizer: text in, text out.
 
-    model, tokenizer = load_model(Path("outputs/.../checkpoints/step-00000500"))  # gpt_pretrain.checkpoint
-    config = DecodingConfig(top_k=25, temperature=0.8)
-    print(generate_text(model, tokenizer, "Every effort moves you", config))
+model, tokenizer = load_model(Path("outputs/.../checkpoints/step-00000500"))  # gpt_pretrain.checkpoint
+config = DecodingConfig(top_k=25, temperature=0.8)
+print(generate_text(model, tokenizer, "Every effort moves you", config))
 """
 
 import codecs
@@ -22,13 +22,13 @@ from gpt_pretrain.tokenizer import Tokenizer
 
 def generate_text(model: GPTModel, tokenizer: Tokenizer, prompt: str, config: DecodingConfig) -> str:
     """The (best) continuation of `prompt`, without the prompt."""
-    return written(tokenizer, generate_texts(model, tokenizer, [prompt], config)[0], config)
+    return written(tokenizer, generate_texts(model, tokenizer, [prompt], config)[0][0], config)
 
 
 def generate_texts(
     model: GPTModel, tokenizer: Tokenizer, prompts: Sequence[str], config: DecodingConfig
-) -> list[Continuation]:
-    """`num_return_sequences` continuations of each prompt; `written` makes text of one."""
+) -> list[list[Continuation]]:
+    """Of each prompt `num_return_sequences` continuations; `written` makes text of one."""
     return generate(
         model,
         [encode(tokenizer, prompt) for prompt in prompts],
@@ -114,7 +114,9 @@ def stop_rule(tokenizer: Tokenizer, config: DecodingConfig) -> Stop | None:
     if not config.stop:
         return None
     stops = [stop.encode() for stop in config.stop]
-    reach = max(map(len, stops))  # tokens: none is empty, so no stop text spans more of them than it has bytes
+    reach = max(
+        map(len, stops)
+    )  # tokens: none is empty, so no stop text spans more of them than it has bytes
 
     def stop(new: list[int]) -> bool:
         text = tokenizer.decode_bytes(new[-reach:])
@@ -147,7 +149,9 @@ class BannedTexts:
             self._rule_out(b"", holding)
             for cut in range(1, len(word)):
                 rest = word[cut:]
-                self._rule_out(word[:cut], [id_ for id_, token in enumerate(vocabulary) if token.startswith(rest)])
+                self._rule_out(
+                    word[:cut], [id_ for id_, token in enumerate(vocabulary) if token.startswith(rest)]
+                )
 
     def _rule_out(self, beginning: bytes, ids: list[int]) -> None:
         known = self.completing.get(beginning, np.empty(0, np.int64))

@@ -12,8 +12,8 @@ from tests.decoding.conftest import END
 PROMPTS = [[5, 9, 2], [7, 7, 30, 41, 12], [60], [3, 1, 4, 1, 5, 9, 2, 6]]
 
 
-def greedy(**settings):
-    return DecodingConfig(temperature=0.0, max_new_tokens=20, **settings)
+def greedy(max_new_tokens=20, **settings):
+    return DecodingConfig(temperature=0.0, max_new_tokens=max_new_tokens, **settings)
 
 
 def theirs_continues(reference, prompt, **settings):
@@ -28,7 +28,7 @@ def _until_end(ids):
 
 
 def ours_continues(model, prompt, config):
-    return [row.token_ids for row in generate(model, [prompt], config, end_of_text_id=END)]
+    return [row.token_ids for row in generate(model, [prompt], config, end_of_text_id=END)[0]]
 
 
 @pytest.mark.parametrize(
@@ -56,10 +56,16 @@ def test_beam_search_equals_transformers_with_each_length_penalty_and_early_stop
     model, reference, num_beams
 ):
     some_ended_early = False
-    for length_penalty, early_stopping in itertools.product((-1.0, 0.0, 0.6, 1.0, 2.0), (False, True, "never")):
-        settings = {"num_beams": num_beams, "length_penalty": length_penalty, "early_stopping": early_stopping}
+    for length_penalty, early_stopping in itertools.product(
+        (-1.0, 0.0, 0.6, 1.0, 2.0), (False, True, "never")
+    ):
+        settings = {
+            "num_beams": num_beams,
+            "length_penalty": length_penalty,
+            "early_stopping": early_stopping,
+        }
         settings = settings if num_beams > 1 else {"num_beams": 1}
-        n_best = {"num_return_sequences": num_beams}
+        n_best = {"num_return_sequences": num_beams, "max_new_tokens": 10}
         for prompt in PROMPTS[:2]:
             ours = ours_continues(model, prompt, greedy(**settings, **n_best))
             assert ours == theirs_continues(reference, prompt, **settings, **n_best), (settings, prompt)
