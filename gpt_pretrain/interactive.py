@@ -104,6 +104,8 @@ def _with(settings: DecodingConfig, name: str, value: str) -> DecodingConfig:
         changed = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(settings), given))
     except OmegaConfBaseException as error:
         raise InputError(f"/{name}: {(error.msg or str(error)).splitlines()[0]}") from error
+    except InputError:
+        raise
     except Exception as error:  # yaml's own errors, of which omegaconf names none
         raise InputError(f"/{name}: {value!r} cannot be read as a value") from error
     assert isinstance(changed, DecodingConfig)

@@ -38,6 +38,7 @@ ORDER = [
     "generation",
     "trial",
     "benchmark",
+    "benchmark_decoding",
     "commands",
 ]
 

@@ -9,11 +9,14 @@ from gpt_pretrain.errors import InputError
 
 @dataclass(kw_only=True, slots=True)
 class DecodingConfig:
-    """How the next token is chosen: penalties and filters on the logits, then temperature, then the draw."""
+    """How the next token is chosen: penalties and filters on the logits, then temperature, then the draw.
+
+    Any stands where omegaconf has no type: it cannot merge `bool | str` or `str | list[str]`.
+    """
 
     max_new_tokens: int = number(50, at_least=1)
     min_new_tokens: int = number(0, at_least=0)  # no end of text before these
-    stop: list[str] = field(default_factory=list)  # the text ends before the first of these
+    stop: Any = field(default_factory=list)  # a text or several: the new text ends before the first of them
     temperature: float = number(1.0, at_least=0)  # 0: the most likely token
     top_k: int | None = number(None, at_least=0)  # exactly k tokens stay; 0: off
     top_p: float | None = number(None, above=0, at_most=1)
@@ -23,16 +26,19 @@ class DecodingConfig:
     presence_penalty: float = 0.0  # taken off once for a token in the new text
     frequency_penalty: float = 0.0  # taken off for each time it is there
     no_repeat_ngram_size: int = number(0, at_least=0)  # tokens; 0: off
-    logit_bias: dict[str, float] = field(default_factory=dict)  # text: what its last token's logit gains
-    banned_words: list[str] = field(default_factory=list)  # never in the new text, nor inside a word of it
+    logit_bias: Any = None  # what a text's last token's logit gains: {text: number}, or ["text=number", ...]
+    banned_words: Any = field(default_factory=list)  # never in the new text, nor inside a word of it
     num_beams: int = number(1, at_least=1)  # above 1 and temperature 0: beam search; else beams are drawn
     length_penalty: float = 1.0  # a beam's score is its log-probability / length ** length_penalty
-    # Any: omegaconf cannot merge bool | str
     early_stopping: Any = field(default=False, metadata={"one_of": (False, True, "never")})
     num_return_sequences: int = number(1, at_least=1)
     penalty_alpha: float | None = number(None, at_least=0, at_most=1)  # contrastive search among top_k tokens
     slide: int = number(1, at_least=1)  # tokens the window moves by when the context is full
     seed: int = number(0, at_least=0)
+
+    def __post_init__(self) -> None:
+        self.stop, self.banned_words = _texts(self.stop), _texts(self.banned_words)
+        self.logit_bias = _biases(self.logit_bias)
 
     def check(self) -> None:
         """Raise InputError for settings that exclude each other."""
@@ -68,6 +74,26 @@ class DecodingConfig:
                 f"decoding.penalty_alpha={self.penalty_alpha} follows one text: "
                 "set decoding.num_beams=1 and decoding.num_return_sequences=1"
             )
+
+
+def _texts(given: Any) -> list[str]:
+    """One text or several, as a list; YAML reads some texts as numbers."""
+    several = given if isinstance(given, list | tuple) else [] if given is None else [given]
+    return [str(text) for text in several]
+
+
+def _biases(given: Any) -> dict[str, float]:
+    """As {text: number}; ["text=number"] is what a command line can say, whose keys cannot be quoted."""
+    pairs = (
+        given.items() if isinstance(given, dict) else [text.rpartition("=")[::2] for text in _texts(given)]
+    )
+    try:
+        return {str(text): float(bias) for text, bias in pairs}
+    except (TypeError, ValueError) as error:
+        raise InputError(
+            f"decoding.logit_bias={given}: each entry is a text and a number, as in "
+            """decoding.logit_bias='[" the=-2.5"]'"""
+        ) from error
 
 
 @dataclass(kw_only=True, slots=True)

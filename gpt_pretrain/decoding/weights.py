@@ -10,32 +10,38 @@ from torch import Tensor, nn
 from gpt_pretrain.errors import InputError
 from gpt_pretrain.model import GPTModel
 
+# FBGEMM's kernels are part of PyTorch on x86; elsewhere PyTorch's own bfloat16 product serves.
+_HAS_FBGEMM = "fbgemm" in torch.backends.quantized.supported_engines
+_WIDE = 8192  # outputs from which a layer is the head rather than a part of a block
+
 
 def for_generation(model: GPTModel, dtype: str) -> GPTModel:
     """Take `model` over for generation with float32, bfloat16 or int8 weights; it cannot be trained after.
 
     On a CPU activations stay in float32; the embeddings that are looked up, a row a token, stay as they are.
+    Raises InputError for int8 on a GPU.
     """
-    device = model.tok_emb.weight.device
-    if device.type == "cpu":
+    on_cpu = model.tok_emb.weight.device.type == "cpu"
+    if not on_cpu and dtype == "int8":
+        raise InputError("dtype=int8 is for the CPU: set dtype=bfloat16 or device=cpu")
+    if dtype == "bfloat16" and not (on_cpu and _HAS_FBGEMM):
+        return model.to(torch.bfloat16)
+    if on_cpu:
         for parent in list(model.modules()):
             for name, child in list(parent.named_children()):
                 if isinstance(child, nn.Linear):
                     setattr(parent, name, _laid_out(child, dtype))
-    elif dtype == "int8":
-        raise InputError("dtype=int8 is for the CPU: set dtype=bfloat16 or device=cpu")
-    elif dtype == "bfloat16":
-        model.to(torch.bfloat16)
     return model
 
 
+@torch.inference_mode()
 def _laid_out(linear: nn.Linear, dtype: str) -> nn.Module:
-    with torch.inference_mode():
-        if dtype == "int8":
-            return Int8Linear(linear)
-        if dtype == "bfloat16":
-            return HalfLinear(linear)
-        return _transposed(linear)
+    if dtype == "bfloat16":
+        return HalfLinear(linear)
+    if dtype == "int8":
+        is_head = linear.out_features >= _WIDE and linear.bias is None
+        return Int8Head(linear) if is_head and _HAS_FBGEMM else Int8Linear(linear)
+    return _transposed(linear)
 
 
 def _transposed(linear: nn.Linear) -> nn.Linear:
@@ -70,33 +76,46 @@ class HalfLinear(nn.Module):
 
 
 class Int8Linear(nn.Module):
-    """Weights as 8-bit integers with one scale an output; activations are not quantized."""
+    """Weights as 8-bit integers with one scale an output; activations are not quantized, only bfloat16."""
 
     def __init__(self, linear: nn.Linear) -> None:
         super().__init__()
-        weight = linear.weight.detach()
-        scales = (weight.abs().amax(1) / 127).clamp(min=1e-12).bfloat16()
-        self.weight = (weight / scales[:, None].float()).round().clamp(-127, 127).to(torch.int8)
-        self.scales = scales
+        self.weight, scales = _quantized(linear.weight.detach())
+        self.scales = scales.bfloat16()
         self.bias = None if linear.bias is None else linear.bias.detach()
 
     def forward(self, x: Tensor) -> Tensor:
-        # The kernel takes activations in bfloat16.
         y = torch._weight_int8pack_mm(x.flatten(0, -2).bfloat16(), self.weight, self.scales).float()
         return (y if self.bias is None else y + self.bias).unflatten(0, x.shape[:-1])
 
 
-class DynLinear(nn.Module):
+class Int8Head(nn.Module):
+    """The same weights without a bias in integer products, three times as fast where there are many outputs.
+
+    The activations go in as two 7-bit digits, each a row of its own, since the products of two full bytes
+    overflow in AVX2's 16 bits. A row more costs next to nothing, and 14 bits leave an error of 1e-3 of the
+    result where one digit leaves 8e-2 (measured with outliers as large as GPT-2's).
+    """
+
     def __init__(self, linear: nn.Linear) -> None:
         super().__init__()
-        weight = linear.weight.detach()
-        scales = (weight.abs().amax(1) / 127).clamp(min=1e-12).double()
-        q = torch.quantize_per_channel(
-            weight, scales, torch.zeros(len(scales), dtype=torch.long), 0, torch.qint8
-        )
-        self.packed = torch.ops.quantized.linear_prepack(
-            q, None if linear.bias is None else linear.bias.detach()
-        )
+        weight, scales = _quantized(linear.weight.detach())
+        zeros = torch.zeros(len(scales), dtype=torch.long)
+        per_channel = torch._make_per_channel_quantized_tensor(weight, scales.double(), zeros, 0)
+        self.packed = torch.ops.quantized.linear_prepack(per_channel, None)
 
     def forward(self, x: Tensor) -> Tensor:
-        return torch.ops.quantized.linear_dynamic(x, self.packed, True)
+        rows = x.flatten(0, -2)
+        step = float(rows.abs().max()) / 63 or 1.0
+        scaled = rows / step
+        high = scaled.round()  # -63 to 63
+        digits = torch.cat([high, (scaled - high) * 126])
+        product = torch.ops.quantized.linear_with_input_q_dq_qweight_dq_output_fp32
+        high, low = product(digits, 1.0, 64, self.packed).chunk(2)
+        return high.add(low, alpha=1 / 126).mul_(step).unflatten(0, x.shape[:-1])
+
+
+def _quantized(weight: Tensor) -> tuple[Tensor, Tensor]:
+    """Integers of -127 to 127 (out, in), and what one of them is worth in each row (out,)."""
+    scales = (weight.abs().amax(1) / 127).clamp(min=1e-12).bfloat16().float()
+    return (weight / scales[:, None]).round().clamp(-127, 127).to(torch.int8), scales
