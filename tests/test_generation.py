@@ -139,7 +139,7 @@ def test_narrow_weights_write_too(ask, dtype):
     ],
 )
 def test_settings_that_make_no_sense_are_refused(settings, told):
-    all_settings = OmegaConf.merge(OmegaConf.structured(GenerateConfig), settings)
+    all_settings = OmegaConf.merge(OmegaConf.structured(GenerateConfig), {"decoding": {}}, settings)
     with pytest.raises(InputError, match=told):
         to_config(all_settings, GenerateConfig)
 

@@ -18,18 +18,19 @@ class DecodingConfig:
     min_new_tokens: int = number(0, at_least=0)  # no end of text before these
     stop: Any = field(default_factory=list)  # a text or several: the new text ends before the first of them
     temperature: float = number(1.0, at_least=0)  # 0: the most likely token
-    top_k: int | None = number(None, at_least=0)  # exactly k tokens stay; 0: off
+    top_k: int | None = number(None, at_least=1)  # exactly k tokens stay
     top_p: float | None = number(None, above=0, at_most=1)
     min_p: float | None = number(None, at_least=0, at_most=1)  # of the most likely token's probability
     typical_p: float | None = number(None, above=0, at_most=1)
     repetition_penalty: float = number(1.0, above=0)  # of tokens in the prompt and in the new text
-    presence_penalty: float = 0.0  # taken off once for a token in the new text
-    frequency_penalty: float = 0.0  # taken off for each time it is there
+    presence_penalty: float = number(0.0, at_least=-100, at_most=100)  # off a token that the new text has
+    frequency_penalty: float = number(0.0, at_least=-100, at_most=100)  # for each time that it is there
     no_repeat_ngram_size: int = number(0, at_least=0)  # tokens; 0: off
     logit_bias: Any = None  # what a text's last token's logit gains: {text: number}, or ["text=number", ...]
     banned_words: Any = field(default_factory=list)  # never in the new text, nor inside a word of it
     num_beams: int = number(1, at_least=1)  # above 1 and temperature 0: beam search; else beams are drawn
-    length_penalty: float = 1.0  # a beam's score is its log-probability / length ** length_penalty
+    # A beam's score is its log-probability / its length ** length_penalty.
+    length_penalty: float = number(1.0, at_least=-10, at_most=10)
     early_stopping: Any = field(default=False, metadata={"one_of": (False, True, "never")})
     num_return_sequences: int = number(1, at_least=1)
     penalty_alpha: float | None = number(None, at_least=0, at_most=1)  # contrastive search among top_k tokens
