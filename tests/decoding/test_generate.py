@@ -185,7 +185,7 @@ def random_settings(rng):
 
 def test_three_thousand_random_calls_raise_only_documented_errors_and_keep_the_promises(short_model):
     rng, n_refused, n_ran = random.Random(0), 0, 0
-    for _ in range(3000):
+    while n_ran < 3000:
         config = random_settings(rng)
         prompts = [
             [rng.randrange(61) for _ in range(rng.choice([1, 3, 11, 14]))] for _ in range(rng.randint(1, 3))
@@ -206,7 +206,6 @@ def test_three_thousand_random_calls_raise_only_documented_errors_and_keep_the_p
                 assert row.finish_reason in ("end_of_text", "stop", "length", "ruled_out")
                 assert all(token < 61 for token in row.token_ids)
         _check_equivalents(short_model, prompts, config, rows)
-    assert n_ran > 2000
     assert n_refused > 100
 
 
