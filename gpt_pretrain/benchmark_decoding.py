@@ -95,10 +95,10 @@ def alternate(a: Run, b: Run, rounds: int) -> tuple[list[float], list[float]]:
 
 
 def measured_bandwidth() -> float:
-    """Bytes a second of reading 400 MB, the best of five."""
+    """Bytes a second of reading 400 MB, the best of fifteen."""
     numbers = torch.ones(100_000_000)
     times = []
-    for _ in range(5):
+    for _ in range(15):
         start = time.perf_counter()
         numbers.sum()
         times.append(time.perf_counter() - start)
