@@ -28,7 +28,9 @@ def train(config: TrainConfig, run: Path) -> float | None:
 
 @command("generate", GenerateConfig, example="python generate.py prompt='Every effort' decoding=greedy")
 def generate(config: GenerateConfig, run: Path) -> None:
-    """Continue a prompt with a trained model, streaming to the terminal."""
+    """Continue prompts with a trained model, on the terminal or into a file; show what it expects, score a
+    text.
+    """
     from gpt_pretrain.generation import generate
 
     generate(config)

@@ -50,6 +50,7 @@ def _settings(section: str, cls: type, leave_out: set[str] | None = None) -> str
 def _default(entry: dataclasses.Field) -> str:
     value = None if entry.default is dataclasses.MISSING else entry.default
     if entry.default_factory is not dataclasses.MISSING:
-        value = ",".join(entry.default_factory())
+        value = entry.default_factory()
+        value = ",".join(value) if isinstance(value, list) and value else value
     text = "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
     return f"'{text}'" if " " in text else text

@@ -16,10 +16,8 @@ from gpt_pretrain.config import ModelConfig
 class LayerCache(Protocol):
     """One layer's keys and values of the tokens that came before."""
 
-    def extend(self, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
-        """Add (B, H, T, D) keys and values; return all of them and the attention mask (None: causal from the
-        start).
-        """
+    def attend(self, queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+        """Add (B, H, T, D) keys and values; attention of the queries over all so far, (B, H, T, D)."""
         ...
 
 
@@ -46,13 +44,13 @@ class CausalSelfAttention(nn.Module):
     def forward(self, x: Tensor, cache: LayerCache | None = None) -> Tensor:
         qkv = self.qkv(x).unflatten(-1, (3, self.n_heads, -1))  # (B, T, C) -> (B, T, 3, H, D)
         queries, keys, values = qkv.permute(2, 0, 3, 1, 4).unbind()  # -> 3 of (B, H, T, D)
-        mask = None
         if cache is not None:
-            keys, values, mask = cache.extend(keys, values)
-        drop_rate = self.drop_rate if self.training else 0.0
-        context = F.scaled_dot_product_attention(
-            queries, keys, values, attn_mask=mask, dropout_p=drop_rate, is_causal=mask is None
-        )
+            context = cache.attend(queries, keys, values)
+        else:
+            drop_rate = self.drop_rate if self.training else 0.0
+            context = F.scaled_dot_product_attention(
+                queries, keys, values, dropout_p=drop_rate, is_causal=True
+            )
         return self.out_proj(context.transpose(1, 2).flatten(2))  # (B, H, T, D) -> (B, T, C)
 
 

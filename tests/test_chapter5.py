@@ -44,7 +44,7 @@ def test_the_untrained_model_continues_with_the_books_gibberish(untrained):
     tokenizer = build_tokenizer("gpt2")
     prompt = tokenizer.encode("Every effort moves you").tolist()
     greedy = DecodingConfig(temperature=0.0, max_new_tokens=10)
-    chosen = [int(token) for token in generate(untrained, torch.tensor([prompt]), greedy)]
+    chosen = generate(untrained, [prompt], greedy)[0][0].token_ids
     text = "Every effort moves you rentingetic wasnم refres RexMeCHicular stren"
     assert decode(tokenizer, prompt + chosen) == text
 

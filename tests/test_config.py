@@ -108,7 +108,8 @@ def test_no_settings_file_names_code_to_run():
 
 def test_every_train_and_generate_command_of_the_readme_composes():
     readme = (Path(__file__).parent.parent / "README.md").read_text()
-    commands = re.findall(r"python (train|generate)\.py ?([^\n`#&|)]*)", readme)
+    # A line after a dollar sign shows what is printed, refusals among it.
+    commands = re.findall(r"^(?!\$).*?python (train|generate)\.py ?([^\n`#&|)]*)", readme, re.MULTILINE)
     assert len(commands) > 10
     for script, arguments in commands:
         if "--" in arguments or "<" in arguments or "..." in arguments:

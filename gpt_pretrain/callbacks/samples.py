@@ -9,7 +9,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 
 from gpt_pretrain.callbacks.rhythm import is_due, is_interrupted, is_last, step_ended
 from gpt_pretrain.config import DecodingConfig
-from gpt_pretrain.decoding.generate import generate_text
+from gpt_pretrain.decoding.text import generate_text
 from gpt_pretrain.module import GPTModule
 from gpt_pretrain.plan import Plan
 from gpt_pretrain.tokenizer import Tokenizer

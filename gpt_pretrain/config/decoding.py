@@ -1,6 +1,7 @@
-"""How text is generated."""
+"""How text is generated, and the settings of generate.py."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 from gpt_pretrain.config.fields import number, one_of
 from gpt_pretrain.config.model import ModelSettings
@@ -10,13 +11,92 @@ from gpt_pretrain.errors import InputError
 
 @dataclass(kw_only=True, slots=True)
 class DecodingConfig:
-    """How the next token is chosen: filters on the logits, then temperature, then the draw."""
+    """How the next token is chosen: penalties and filters on the logits, then temperature, then the draw.
+
+    Any stands where omegaconf has no type: it cannot merge `bool | str` or `str | list[str]`.
+    """
 
     max_new_tokens: int = number(50, at_least=1)
+    min_new_tokens: int = number(0, at_least=0)  # no end of text before these
+    stop: Any = field(default_factory=list)  # a text or several: the new text ends before the first of them
     temperature: float = number(1.0, at_least=0)  # 0: the most likely token
-    top_k: int | None = number(None, at_least=1)
+    top_k: int | None = number(None, at_least=1)  # exactly k tokens stay
     top_p: float | None = number(None, above=0, at_most=1)
+    min_p: float | None = number(None, at_least=0, at_most=1)  # of the most likely token's probability
+    typical_p: float | None = number(None, above=0, at_most=1)
+    repetition_penalty: float = number(1.0, above=0)  # of tokens in the prompt and in the new text
+    presence_penalty: float = number(0.0, at_least=-100, at_most=100)  # off a token that the new text has
+    frequency_penalty: float = number(0.0, at_least=-100, at_most=100)  # for each time that it is there
+    no_repeat_ngram_size: int = number(0, at_least=0)  # tokens; 0: off
+    logit_bias: Any = None  # what a text's last token's logit gains: {text: number}, or ["text=number", ...]
+    banned_words: Any = field(default_factory=list)  # never in the new text, nor inside a word of it
+    num_beams: int = number(1, at_least=1)  # above 1 and temperature 0: beam search; else beams are drawn
+    # A beam's score is its log-probability / its length ** length_penalty.
+    length_penalty: float = number(1.0, at_least=-10, at_most=10)
+    early_stopping: Any = field(default=False, metadata={"one_of": (False, True, "never")})
+    num_return_sequences: int = number(1, at_least=1)
+    penalty_alpha: float | None = number(None, at_least=0, at_most=1)  # contrastive search among top_k tokens
+    slide: int = number(1, at_least=1)  # tokens the window moves by when the context is full
     seed: int = number(0, at_least=0)
+
+    def __post_init__(self) -> None:
+        self.stop, self.banned_words = _texts(self.stop), _texts(self.banned_words)
+        self.logit_bias = _biases(self.logit_bias)
+
+    def check(self) -> None:
+        """Raise InputError for settings that exclude each other."""
+        if self.min_new_tokens > self.max_new_tokens:
+            raise InputError(
+                f"decoding.min_new_tokens={self.min_new_tokens} exceeds "
+                f"decoding.max_new_tokens={self.max_new_tokens}: lower the one or raise the other"
+            )
+        for name in ("stop", "banned_words", "logit_bias"):
+            if "" in getattr(self, name):
+                raise InputError(f"decoding.{name} holds an empty text: leave it out")
+        if self.num_beams > 1 and self.num_return_sequences > self.num_beams:
+            raise InputError(
+                f"decoding.num_return_sequences={self.num_return_sequences} exceeds "
+                f"decoding.num_beams={self.num_beams}: a search returns no more texts than it has beams"
+            )
+        if self.penalty_alpha:
+            self._check_contrastive()
+        elif self.num_beams == 1 and self.temperature == 0 and self.num_return_sequences > 1:
+            raise InputError(
+                f"decoding.num_return_sequences={self.num_return_sequences}: temperature 0 finds the same "
+                "text each time; raise decoding.temperature or set decoding.num_beams"
+            )
+
+    def _check_contrastive(self) -> None:
+        if not self.top_k:
+            raise InputError(
+                f"decoding.penalty_alpha={self.penalty_alpha} needs decoding.top_k, the number of "
+                "candidates, as in decoding=contrastive"
+            )
+        if self.num_beams > 1 or self.num_return_sequences > 1:
+            raise InputError(
+                f"decoding.penalty_alpha={self.penalty_alpha} follows one text: "
+                "set decoding.num_beams=1 and decoding.num_return_sequences=1"
+            )
+
+
+def _texts(given: Any) -> list[str]:
+    """One text or several, as a list; YAML reads some texts as numbers."""
+    several = given if isinstance(given, list | tuple) else [] if given is None else [given]
+    return [str(text) for text in several]
+
+
+def _biases(given: Any) -> dict[str, float]:
+    """As {text: number}; ["text=number"] is what a command line can say, whose keys cannot be quoted."""
+    pairs = (
+        given.items() if isinstance(given, dict) else [text.rpartition("=")[::2] for text in _texts(given)]
+    )
+    try:
+        return {str(text): float(bias) for text, bias in pairs}
+    except (TypeError, ValueError) as error:
+        raise InputError(
+            f"decoding.logit_bias={given}: each entry is a text and a number, as in "
+            """decoding.logit_bias='[" the=-2.5"]'"""
+        ) from error
 
 
 @dataclass(kw_only=True, slots=True)
@@ -25,14 +105,30 @@ class GenerateConfig:
     weights: WeightsConfig
     decoding: DecodingConfig
     prompt: str = "Every effort moves you"
+    prompts_file: str | None = None  # one prompt a line; *.jsonl: objects with a prompt
+    output: str | None = None  # a *.jsonl file for the results, instead of the terminal
+    interactive: bool = False  # read prompts from the terminal; /help lists what else it takes
+    echo: bool = True  # print the prompt before its continuation
+    num_samples: int = number(1, at_least=1)  # continuations of each prompt, with consecutive seeds
+    next_tokens: int | None = number(None, at_least=1)  # only a table of the most likely next tokens
+    plot: str | None = None  # only a picture of how temperature shapes their probabilities, *.png
+    score: str | None = None  # only the log-probability and perplexity of this text
     checkpoint: str | None = None  # weights of any format, or a run; None: the newest run's best
-    num_samples: int = number(1, at_least=1)
+    dtype: str = one_of("float32", "bfloat16", "int8")  # of the weights
+    batch_size: int = number(16, at_least=1)  # continuations at a time
     device: str = one_of("auto", "cpu", "cuda")
     debug: bool = False
 
     def check(self) -> None:
         self.weights.check()
+        self.decoding.check()
         if not self.prompt:
             raise InputError(
                 "prompt is empty: give at least one character, as in prompt='Every effort moves you'"
             )
+        if self.interactive and (self.prompts_file or self.output):
+            raise InputError(
+                "interactive=true takes prompts from the terminal: leave out prompts_file and output"
+            )
+        if self.score == "":
+            raise InputError("score is empty: give the text whose perplexity is wanted")

@@ -39,7 +39,8 @@ def check_ranges(config: Any, prefix: str) -> None:
         choices = entry.metadata.get("one_of")
         if choices and value not in choices:
             raise InputError(
-                f"{key}={value} is none of {', '.join(choices)}{nearest(str(value), list(choices))}"
+                f"{key}={value} is none of {', '.join(map(str, choices))}"
+                f"{nearest(str(value), [str(choice) for choice in choices])}"
             )
         bounds = {name: bound for name, bound in entry.metadata.items() if name in _BOUNDS}
         if not bounds or value is None:

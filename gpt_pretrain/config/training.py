@@ -61,6 +61,7 @@ class TrainConfig:
 
     def check(self) -> None:
         self.weights.check()
+        self.decoding.check()
         if self.weights.name == "checkpoint" and self.weights.path is None:
             raise InputError(
                 "weights.path is not set: give a file or folder of weights, a checkpoint or a run"

@@ -1,47 +1,88 @@
-"""The keys and values of all tokens so far, allocated once."""
+"""The keys and values of all tokens so far, allocated once.
+
+Rows may have different lengths: each has its own positions, and sees the keys up to them. What stands behind
+a row's length (padding) is never seen and overwritten later.
+"""
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from gpt_pretrain.model import GPTModel
 
 
 class KVCache:
-    """Room for `context_length` tokens of B sequences that grow together."""
+    """Room for `capacity` tokens of each of B sequences."""
 
-    def __init__(self, model: GPTModel, batch_size: int) -> None:
+    def __init__(self, model: GPTModel, batch_size: int, capacity: int) -> None:
         config, like = model.config, model.tok_emb.weight
-        shape = (
-            config.n_layers,
-            batch_size,
-            config.n_heads,
-            config.context_length,
-            config.emb_dim // config.n_heads,
-        )
-        self.keys = like.new_empty(shape)
-        self.values = like.new_empty(shape)
-        self.length = 0
+        n_heads, head_dim = config.n_heads, config.emb_dim // config.n_heads
+        shape = (config.n_layers, batch_size, n_heads, capacity, head_dim)
+        # Zeros: what is not seen has weight 0, and 0 times a NaN left in memory is NaN.
+        self.keys, self.values = like.new_zeros(shape), like.new_zeros(shape)
+        self.lengths = [0] * batch_size
+        # Of a forward pass: its tokens' positions, (T,) or (B, T); where the longest row ends; what is seen.
+        self.now, self.end, self.causal = Tensor(), 0, True
+        self.mask: Tensor | None = None
 
     def positions(self, n_tokens: int) -> Tensor:
-        return torch.arange(self.length, self.length + n_tokens, device=self.keys.device)
+        """Begin a forward pass: the positions of its tokens, (T,) where all rows are equally long, else
+        (B, T).
+        """
+        device, start, end = self.keys.device, min(self.lengths), max(self.lengths) + n_tokens
+        new = torch.arange(n_tokens, device=device)
+        self.end, self.causal, self.mask = end, end == n_tokens, None
+        self.now = new + start
+        if start + n_tokens < end:  # ragged
+            self.now = torch.tensor(self.lengths, device=device)[:, None] + new
+        if end > n_tokens and (n_tokens > 1 or self.now.ndim == 2):
+            visible = torch.arange(end, device=device) <= self.now[..., None]  # (T, end) or (B, T, end)
+            self.mask = visible if visible.ndim == 2 else visible[:, None]
+        return self.now
 
     def layer(self, index: int) -> "LayerView":
         return LayerView(self, index)
 
-    def advance(self, n_tokens: int) -> None:
-        """After a forward pass over `n_tokens`."""
-        self.length += n_tokens
+    def advance(self, n_tokens: list[int]) -> None:
+        """After a forward pass of which row i's first `n_tokens[i]` tokens are its own."""
+        self.lengths = [length + new for length, new in zip(self.lengths, n_tokens, strict=True)]
+
+    def clear(self) -> None:
+        self.lengths = [0] * len(self.lengths)
+
+    def select(self, rows: list[int]) -> None:
+        """Keep these rows, in this order; a row may come more than once."""
+        if rows == list(range(len(self.lengths))):
+            return
+        end = max(self.lengths)
+        self.keys, self.values = _picked(self.keys, rows, end), _picked(self.values, rows, end)
+        self.lengths = [self.lengths[row] for row in rows]
 
 
 class LayerView:
+    """One layer of a cache."""
+
     def __init__(self, cache: KVCache, index: int) -> None:
         self.cache, self.keys, self.values = cache, cache.keys[index], cache.values[index]
 
-    def extend(self, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
-        start, end = self.cache.length, self.cache.length + keys.shape[2]
-        self.keys[:, :, start:end] = keys
-        self.values[:, :, start:end] = values
-        visible = torch.ones(end - start, end, dtype=torch.bool, device=keys.device).tril(
-            start
-        )  # (T, start + T)
-        return self.keys[:, :, :end], self.values[:, :, :end], visible
+    def attend(self, queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+        """Add (B, H, T, D) keys and values; attention of the queries over all so far, (B, H, T, D)."""
+        now, end = self.cache.now, self.cache.end
+        if now.ndim == 1:
+            start = end - keys.shape[2]
+            self.keys[:, :, start:end], self.values[:, :, start:end] = keys, values
+        else:
+            rows = torch.arange(len(now), device=now.device)[:, None]
+            self.keys[rows, :, now] = keys.transpose(1, 2)  # (B, H, T, D) -> (B, T, H, D)
+            self.values[rows, :, now] = values.transpose(1, 2)
+        if self.cache.causal:
+            return F.scaled_dot_product_attention(queries, keys, values, is_causal=True)
+        seen = (self.keys[:, :, :end], self.values[:, :, :end])
+        return F.scaled_dot_product_attention(queries, *seen, attn_mask=self.cache.mask)
+
+
+def _picked(tensor: Tensor, rows: list[int], end: int) -> Tensor:
+    """Rows (dimension 1) of the first `end` tokens (dimension 3), with the room behind them."""
+    picked = tensor.new_zeros((tensor.shape[0], len(rows), *tensor.shape[2:]))
+    picked[:, :, :, :end] = tensor[:, rows, :, :end]
+    return picked

@@ -1,64 +1,87 @@
-"""The generation loop. It knows token ids only; `generate_text` at the end is its use with a tokenizer."""
+"""The generation loop. It knows token ids only: stop texts and banned words come as functions of them."""
 
-import codecs
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 import torch
-from torch import Tensor
 
 from gpt_pretrain.config import DecodingConfig
-from gpt_pretrain.decoding.cache import KVCache
-from gpt_pretrain.decoding.filters import choose
+from gpt_pretrain.decoding.beam import beam_search
+from gpt_pretrain.decoding.choose import choose, exhausted, log_probabilities
+from gpt_pretrain.decoding.continuation import Continuation, Limits, Rule, Stop, apply
+from gpt_pretrain.decoding.contrastive import contrastive_search
+from gpt_pretrain.decoding.sequences import Sequences
 from gpt_pretrain.model import GPTModel
-from gpt_pretrain.tokenizer import Tokenizer
 
 
 @torch.inference_mode()
-def generate(
-    model: GPTModel, token_ids: Tensor, config: DecodingConfig, *, end_of_text_id: int | None = None
-) -> Iterator[Tensor]:
-    """Yield the next token (B,) of every row, at most `max_new_tokens` times, until all rows have ended.
+def steps(
+    model: GPTModel,
+    prompts: Sequence[Sequence[int]],
+    config: DecodingConfig,
+    *,
+    end_of_text_id: int | None = None,
+    stop: Stop | None = None,
+    rules: Iterable[Rule] = (),
+    seeds: Sequence[int] | None = None,
+) -> Iterator[list[Continuation]]:
+    """After each token, all continuations of `prompts`: the same objects every time, grown.
 
-    A row that has ended repeats `end_of_text_id`. Row i draws with seed `config.seed` + i, so its tokens do
-    not depend on its neighbours. The model sees the last `context_length` tokens, as in the book.
+    One continuation a prompt, greedy or drawn. Row i draws with `seeds[i]`, by default `config.seed` for all,
+    so it is what it would be alone, whatever its neighbours are and when they end.
     """
-    batch_size, context_length = token_ids.shape[0], model.config.context_length
-    generators = [torch.Generator().manual_seed(config.seed + row) for row in range(batch_size)]
-    ended = torch.zeros(batch_size, dtype=torch.bool, device=token_ids.device)
-    cache = KVCache(model, batch_size)
-    window = token_ids[:, -context_length:]
-    unseen = window
-    for _ in range(config.max_new_tokens):
-        if cache.length + unseen.shape[1] > context_length:  # every position moves: encode the window anew
-            cache.length, unseen = 0, window
-        features = model.features(unseen, cache)
-        cache.advance(unseen.shape[1])
-        chosen = choose(model.out_head(features[:, -1]), config, generators)
-        if end_of_text_id is not None:
-            chosen = torch.where(ended, end_of_text_id, chosen)
-            ended |= chosen == end_of_text_id
-        yield chosen
-        if end_of_text_id is not None and bool(ended.all()):
-            return
-        unseen = chosen[:, None]
-        window = torch.cat([window, unseen], dim=1)[:, -context_length:]
+    limits = Limits(max_new_tokens=config.max_new_tokens, end_of_text_id=end_of_text_id, stop=stop)
+    rows = [Continuation(prompt_token_ids=list(prompt)) for prompt in prompts]
+    generators = [torch.Generator().manual_seed(seed) for seed in seeds or [config.seed] * len(rows)]
+    sequences = Sequences(model, prompts, room=config.max_new_tokens, slide=config.slide)
+    active = list(range(len(rows)))
+    while active:
+        logits = sequences.logits()
+        n_prompt = [len(rows[row].prompt_token_ids) for row in active]
+        shaped = apply(logits, sequences.tokens, n_prompt, config, end_of_text_id, rules)
+        for row, nothing_left in zip(active, exhausted(shaped), strict=True):
+            rows[row].finish_reason = "ruled_out" if nothing_left else None
+        shaped = torch.where(shaped.amax(-1, keepdim=True) == -torch.inf, logits, shaped)  # drawn, not used
+        chosen = choose(shaped, config, [generators[row] for row in active])
+        logprobs = log_probabilities(logits, chosen).tolist()
+        sequences.append(chosen.tolist())
+        for row, token, logprob in zip(active, chosen.tolist(), logprobs, strict=True):
+            if rows[row].finish_reason is None:
+                rows[row].add(token, logprob, limits)
+        yield rows
+        going_on = [at for at, row in enumerate(active) if rows[row].finish_reason is None]
+        if len(going_on) < len(active):
+            active = [active[at] for at in going_on]
+            sequences.select(going_on)
 
 
-def stream_text(model: GPTModel, tokenizer: Tokenizer, prompt: str, config: DecodingConfig) -> Iterator[str]:
-    """Pieces of one continuation of `prompt` as they come, cut between characters."""
-    token_ids = torch.from_numpy(tokenizer.encode(prompt).astype("int64"))[None].to(
-        model.tok_emb.weight.device
+def generate(
+    model: GPTModel,
+    prompts: Sequence[Sequence[int]],
+    config: DecodingConfig,
+    *,
+    end_of_text_id: int | None = None,
+    stop: Stop | None = None,
+    rules: Iterable[Rule] = (),
+) -> list[list[Continuation]]:
+    """Of each prompt `num_return_sequences` continuations, by whatever strategy `config` describes.
+
+    The j-th one of each prompt is drawn with seed `config.seed` + j. A search's come best first, and are
+    fewer where penalties and filters leave too little to search. Every prompt needs a token. Raises
+    ArtifactError where the model's logits are no numbers.
+    """
+    limits = Limits(max_new_tokens=config.max_new_tokens, end_of_text_id=end_of_text_id, stop=stop)
+    if config.penalty_alpha:
+        return [[contrastive_search(model, prompt, config, limits, rules)] for prompt in prompts]
+    if config.num_beams > 1:
+        return [beam_search(model, prompt, config, limits, rules) for prompt in prompts]
+    n_each = config.num_return_sequences
+    *_, rows = steps(
+        model,
+        [prompt for prompt in prompts for _ in range(n_each)],
+        config,
+        end_of_text_id=end_of_text_id,
+        stop=stop,
+        rules=rules,
+        seeds=[config.seed + draw for _ in prompts for draw in range(n_each)],
     )
-    decoder = codecs.getincrementaldecoder("utf-8")("replace")
-    for chosen in generate(model, token_ids, config, end_of_text_id=tokenizer.end_of_text_id):
-        if int(chosen) != tokenizer.end_of_text_id and (
-            piece := decoder.decode(tokenizer.decode_bytes(chosen.tolist()))
-        ):
-            yield piece
-    if rest := decoder.decode(b"", final=True):
-        yield rest
-
-
-def generate_text(model: GPTModel, tokenizer: Tokenizer, prompt: str, config: DecodingConfig) -> str:
-    """One continuation of `prompt`, without the prompt."""
-    return "".join(stream_text(model, tokenizer, prompt, config))
+    return [rows[start : start + n_each] for start in range(0, len(rows), n_each)]

@@ -1,0 +1,138 @@
+"""Decoding speed against transformers' on this machine: python -m gpt_pretrain.benchmark_decoding
+
+124M random weights, greedy, prompts of 16 tokens. All engines take turns in one process (A B A B), and each
+ratio is the median of the turns' ratios, so that whatever else the machine does falls on all alike.
+"""
+
+import argparse
+import copy
+import math
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+from pydoc_data.topics import topics
+
+import torch
+from torch import Tensor
+
+from gpt_pretrain.checkpoint import load_model
+from gpt_pretrain.config import DecodingConfig, ModelConfig
+from gpt_pretrain.decoding.generate import generate
+from gpt_pretrain.decoding.scoring import token_logprobs
+from gpt_pretrain.decoding.text import encode
+from gpt_pretrain.decoding.weights import for_generation
+from gpt_pretrain.loss import perplexity
+from gpt_pretrain.model import GPTModel
+from gpt_pretrain.weights.huggingface import to_huggingface
+
+SMALL = ModelConfig(vocab_size=50257, context_length=1024, emb_dim=768, n_heads=12, n_layers=12)
+BYTES = {"float32": 4, "bfloat16": 2, "int8": 1}
+# Batch, our weights, transformers' weights, the ratio to reach. transformers' bfloat16 is slow on processors
+# without bfloat16 instructions, so its float32 stands beside it.
+COMPARISONS: list[tuple[int, str, str, float | None]] = [
+    (1, "float32", "float32", 1.1),
+    (1, "bfloat16", "bfloat16", 1.5),
+    (1, "bfloat16", "float32", None),
+    (1, "int8", "float32", 4.0),
+    (16, "bfloat16", "bfloat16", 1.8),
+    (16, "bfloat16", "float32", None),
+]
+Run = Callable[[], object]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
+    parser.add_argument("--tokens", type=int, default=64, help="new tokens a turn, of a batch all together")
+    parser.add_argument("--rounds", type=int, default=5, help="turns of each engine")
+    parser.add_argument("--checkpoint", type=Path, help="also: the perplexity of each dtype of this model")
+    options = parser.parse_args()
+    if options.checkpoint:
+        print_perplexities(options.checkpoint)
+    torch.manual_seed(0)
+    model = GPTModel(SMALL).eval()
+    reference = transformers_model(model)
+    theirs = {"float32": reference, "bfloat16": copy.deepcopy(reference).bfloat16()}
+    ours = {dtype: for_generation(copy.deepcopy(model), dtype) for dtype in BYTES}
+    bandwidth = measured_bandwidth()
+    print(
+        f"memory {bandwidth / 1e9:.1f} GB/s, {torch.get_num_threads()} threads, {options.tokens} new tokens"
+    )
+    print("batch  ours      tokens/s   transformers  tokens/s   ratio  wanted  share of memory bandwidth")
+    for batch, dtype, their_dtype, wanted in COMPARISONS:
+        prompts, n_new = torch.randint(1, SMALL.vocab_size - 1, (batch, 16)), max(4, options.tokens // batch)
+        a, b = _ours(ours[dtype], prompts, n_new), _theirs(theirs[their_dtype], prompts, n_new)
+        mine, other = alternate(a, b, options.rounds)
+        ratio = statistics.median(b / a for a, b in zip(mine, other, strict=True))
+        speed, their_speed = (batch * n_new / statistics.median(times) for times in (mine, other))
+        read = BYTES[dtype] * (model.n_params() - model.pos_emb.weight.numel())  # bytes of weights a step
+        share = f"{read * speed / batch / bandwidth:.0%}"
+        print(
+            f"{batch:5d}  {dtype:8s}  {speed:8.1f}   {their_dtype:12s}  {their_speed:8.1f}  {ratio:6.2f}  "
+            f"{wanted or '-':>6}  {share}",
+            flush=True,
+        )
+
+
+def print_perplexities(checkpoint: Path) -> None:
+    """What the narrower weights cost: perplexity of the Python reference's last 6,000 tokens."""
+    for dtype in BYTES:
+        model, tokenizer = load_model(checkpoint)
+        token_ids = encode(tokenizer, "\n".join(topics.values()))[-6000:]
+        logprobs = token_logprobs(for_generation(model, dtype), token_ids)
+        print(f"perplexity {dtype:8s} {perplexity(-math.fsum(logprobs) / len(logprobs)):.4f}")
+
+
+def alternate(a: Run, b: Run, rounds: int) -> tuple[list[float], list[float]]:
+    """Seconds of each turn of `a` and of `b`, after one turn of each that does not count."""
+    seconds: tuple[list[float], list[float]] = ([], [])
+    for _ in range(rounds + 1):
+        for run, times in zip((a, b), seconds, strict=True):
+            start = time.perf_counter()
+            run()
+            times.append(time.perf_counter() - start)
+    return seconds[0][1:], seconds[1][1:]
+
+
+def measured_bandwidth() -> float:
+    """Bytes a second of reading 400 MB, the best of fifteen."""
+    numbers = torch.ones(100_000_000)
+    times = []
+    for _ in range(15):
+        start = time.perf_counter()
+        numbers.sum()
+        times.append(time.perf_counter() - start)
+    return 4 * len(numbers) / min(times)
+
+
+def transformers_model(model: GPTModel) -> torch.nn.Module:
+    """transformers' GPT-2 with the same weights."""
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    shape = model.config
+    config = GPT2Config(
+        vocab_size=shape.vocab_size,
+        n_positions=shape.context_length,
+        n_embd=shape.emb_dim,
+        n_head=shape.n_heads,
+        n_layer=shape.n_layers,
+    )
+    other = GPT2LMHeadModel(config).eval()
+    other.load_state_dict(to_huggingface(model.state_dict(), shape), strict=False)
+    other.tie_weights()
+    return other
+
+
+def _ours(model: GPTModel, prompts: Tensor, n_new: int) -> Run:
+    config = DecodingConfig(temperature=0.0, max_new_tokens=n_new)
+    return lambda: generate(model, prompts.tolist(), config)
+
+
+def _theirs(model: torch.nn.Module, prompts: Tensor, n_new: int) -> Run:
+    settings = {"max_new_tokens": n_new, "min_new_tokens": n_new, "do_sample": False, "pad_token_id": 50256}
+    mask = torch.ones_like(prompts)
+    return lambda: model.generate(prompts, attention_mask=mask, **settings)  # type: ignore[operator]
+
+
+if __name__ == "__main__":
+    main()

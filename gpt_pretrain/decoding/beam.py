@@ -1,0 +1,123 @@
+"""Beam search: follow the best partial texts together and return the best ended ones.
+
+Token for token what transformers 5 does: a beam's score is its summed log-probability, an ended one's is
+divided by its length to the power of `length_penalty`; the penalties act on log-probabilities, not on logits.
+With a temperature above 0, the next beams are drawn without replacement instead of being the best.
+"""
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from gpt_pretrain.config import DecodingConfig
+from gpt_pretrain.decoding.choose import exhausted
+from gpt_pretrain.decoding.continuation import Continuation, Limits, Rule, apply
+from gpt_pretrain.decoding.filters import filtered
+from gpt_pretrain.decoding.sequences import Sequences
+from gpt_pretrain.model import GPTModel
+
+_NEVER = -1e9  # the score of a beam that is none; finite, and in float32, as in transformers
+
+
+@dataclass(kw_only=True, slots=True)
+class Ended:
+    score: float
+    continuation: Continuation
+
+
+@torch.inference_mode()
+def beam_search(
+    model: GPTModel, prompt: Sequence[int], config: DecodingConfig, limits: Limits, rules: Iterable[Rule]
+) -> list[Continuation]:
+    """The best `num_return_sequences` continuations of one prompt, best first."""
+    n_beams = config.num_beams
+    sequences = Sequences(model, [prompt], room=config.max_new_tokens, slide=config.slide)
+    generator = torch.Generator().manual_seed(config.seed)
+    logits = sequences.logits().expand(n_beams, -1)
+    sequences.select([0] * n_beams)
+    scores = torch.tensor([0.0] + [_NEVER] * (n_beams - 1))  # at first all beams are one
+    logprobs: list[list[float]] = [[] for _ in range(n_beams)]
+    ended: list[Ended] = []
+    for n_new in range(1, config.max_new_tokens + 1):
+        own = logits.log_softmax(-1).cpu()
+        shaped = apply(
+            own, sequences.tokens, [len(prompt)] * len(scores), config, limits.end_of_text_id, rules
+        )
+        if all(exhausted(shaped)):
+            ended += _cut_off(sequences.tokens, logprobs, scores.tolist(), prompt)
+            break
+        candidates = (shaped if config.temperature == 0 else _tempered(shaped, config)) + scores[:, None]
+        chosen = _candidates(candidates.flatten(), 2 * n_beams, config, generator)
+        going_on: list[tuple[float, int, int]] = []  # score, beam, token
+        new_ended: list[Ended] = []
+        for rank, at in enumerate(chosen.tolist()):
+            beam, token = divmod(at, shaped.shape[-1])
+            score = float(candidates[beam, token])
+            if score == -math.inf:
+                continue
+            row = Continuation(
+                prompt_token_ids=list(prompt), token_ids=[*sequences.tokens[beam][len(prompt) :], token]
+            )
+            row.finish_reason = limits.reason(row.token_ids)
+            if row.finish_reason is None:
+                going_on.append((score, beam, token))
+            elif rank < n_beams:
+                row.logprobs = [*logprobs[beam], float(own[beam, token])]
+                new_ended.append(Ended(score=score / n_new**config.length_penalty, continuation=row))
+        ended = sorted(ended + new_ended, key=lambda end: -end.score)[:n_beams]
+        going_on = sorted(going_on, key=lambda entry: -entry[0])[:n_beams]
+        if not going_on or _is_settled(going_on[0][0], ended, n_new, config):
+            break
+        scores = torch.tensor([score for score, _, _ in going_on])
+        logprobs = [[*logprobs[beam], float(own[beam, token])] for _, beam, token in going_on]
+        sequences.select([beam for _, beam, _ in going_on])
+        sequences.append([token for _, _, token in going_on])
+        logits = sequences.logits()
+    return [end.continuation for end in ended[: config.num_return_sequences]]
+
+
+def _tempered(log_probabilities: Tensor, config: DecodingConfig) -> Tensor:
+    return filtered(log_probabilities, config) / config.temperature
+
+
+def _candidates(scores: Tensor, n: int, config: DecodingConfig, generator: torch.Generator) -> Tensor:
+    """Which of all (beam, token) pairs go on, at most n: the best, or drawn ones."""
+    n = min(n, len(scores))
+    if (
+        config.temperature > 0
+    ):  # Gumbel noise makes the best ones a draw without replacement (Kool et al. 2019)
+        scores = scores - torch.empty_like(scores).exponential_(generator=generator).log()
+    return scores.topk(n).indices
+
+
+def _cut_off(
+    tokens: list[list[int]], logprobs: list[list[float]], scores: list[float], prompt: Sequence[int]
+) -> list[Ended]:
+    """Beams that can go on with no token."""
+    return [
+        Ended(
+            score=score,
+            continuation=Continuation(
+                prompt_token_ids=list(prompt),
+                token_ids=row[len(prompt) :],
+                logprobs=own,
+                finish_reason="ruled_out",
+            ),
+        )
+        for row, own, score in zip(tokens, logprobs, scores, strict=True)
+        if score > _NEVER
+    ]
+
+
+def _is_settled(best_running: float, ended: list[Ended], n_new: int, config: DecodingConfig) -> bool:
+    """Whether the search is over: nothing that still runs can become better than what has ended."""
+    if len(ended) < config.num_beams:
+        return False
+    if config.early_stopping not in (False, "never"):
+        return True
+    longest = config.early_stopping == "never" and config.length_penalty > 0
+    length = config.max_new_tokens if longest else n_new
+    return best_running / length**config.length_penalty <= ended[-1].score

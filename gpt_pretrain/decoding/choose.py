@@ -1,0 +1,49 @@
+"""The choice of one token from its logits."""
+
+import torch
+from torch import Tensor
+
+from gpt_pretrain.config import DecodingConfig
+from gpt_pretrain.decoding.filters import filtered, softmax
+from gpt_pretrain.errors import ArtifactError
+
+
+def choose(logits: Tensor, config: DecodingConfig, generators: list[torch.Generator]) -> Tensor:
+    """The next token (B,) of each row: filters, temperature, softmax, draw. Row i draws from generator i.
+
+    Temperature 0 is the most likely token, the first of equal ones. Every row needs a token that is not ruled
+    out.
+    """
+    if config.temperature == 0:
+        return logits.argmax(-1)
+    probabilities = distribution(logits, config).cpu()
+    draws = [
+        torch.multinomial(row, 1, generator=generator)
+        for row, generator in zip(probabilities, generators, strict=True)
+    ]
+    return torch.cat(draws).to(logits.device)
+
+
+def distribution(logits: Tensor, config: DecodingConfig) -> Tensor:
+    """Probabilities (B, V) that a token is drawn with, at a temperature above 0."""
+    kept = filtered(logits, config)
+    highest = kept.amax(-1, keepdim=True)
+    shifted = torch.where(
+        highest.isfinite(), kept - highest, kept
+    )  # so that a tiny temperature cannot overflow
+    return softmax(shifted / config.temperature)
+
+
+def exhausted(logits: Tensor) -> list[bool]:
+    """Of each row, whether every token is ruled out. Raises ArtifactError where a logit is no number."""
+    highest = logits.amax(-1)
+    if bool(highest.isnan().any()):
+        raise ArtifactError(
+            "the model's logits are not numbers: its training diverged, or its file is damaged"
+        )
+    return (highest == -torch.inf).tolist()
+
+
+def log_probabilities(logits: Tensor, chosen: Tensor) -> Tensor:
+    """The model's own log-probability (B,) of the chosen tokens: no penalty, filter or temperature."""
+    return logits.gather(-1, chosen[:, None])[:, 0] - logits.logsumexp(-1)

@@ -1,0 +1,35 @@
+"""How likely the model finds a given text."""
+
+from collections.abc import Sequence
+
+import torch
+
+from gpt_pretrain.model import GPTModel
+
+
+@torch.inference_mode()
+def token_logprobs(model: GPTModel, token_ids: Sequence[int]) -> list[float]:
+    """Log-probability of each token but the first, given those before it: one number less than tokens.
+
+    A text longer than the context is read in windows that overlap by half, each token counted in the first
+    one that holds it, so that all but the first window's tokens see half a context at least.
+    """
+    context_length = model.config.context_length
+    device = model.tok_emb.weight.device
+    logprobs: list[float] = []
+    start = 0
+    while len(logprobs) < len(token_ids) - 1:
+        window = torch.tensor(token_ids[start : start + context_length + 1], device=device)
+        first = len(logprobs) - start  # the window's first target that is not counted yet
+        logits = model.out_head(model.features(window[None, :-1])[0, first:]).float()
+        targets = window[1 + first :]
+        logprobs += (logits.gather(-1, targets[:, None])[:, 0] - logits.logsumexp(-1)).tolist()
+        start += max(1, context_length // 2)
+    return logprobs
+
+
+@torch.inference_mode()
+def next_token_logits(model: GPTModel, token_ids: Sequence[int]) -> torch.Tensor:
+    """Logits (V,) of the token after `token_ids`, of which the last `context_length` are read."""
+    window = torch.tensor(token_ids[-model.config.context_length :], device=model.tok_emb.weight.device)
+    return model.out_head(model.features(window[None])[0, -1]).float()

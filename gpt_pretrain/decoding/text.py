@@ -1,0 +1,168 @@
+"""Generation with a tokenizer: text in, text out.
+
+model, tokenizer = load_model(Path("outputs/.../checkpoints/step-00000500"))  # gpt_pretrain.checkpoint
+config = DecodingConfig(top_k=25, temperature=0.8)
+print(generate_text(model, tokenizer, "Every effort moves you", config))
+"""
+
+import codecs
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from gpt_pretrain.config import DecodingConfig
+from gpt_pretrain.decoding.continuation import Continuation, Rule, Stop
+from gpt_pretrain.decoding.generate import generate, steps
+from gpt_pretrain.decoding.penalties import sequence_bias
+from gpt_pretrain.model import GPTModel
+from gpt_pretrain.tokenizer import Tokenizer
+
+
+def generate_text(model: GPTModel, tokenizer: Tokenizer, prompt: str, config: DecodingConfig) -> str:
+    """The (best) continuation of `prompt`, without the prompt."""
+    return written(tokenizer, generate_texts(model, tokenizer, [prompt], config)[0][0], config)
+
+
+def generate_texts(
+    model: GPTModel, tokenizer: Tokenizer, prompts: Sequence[str], config: DecodingConfig
+) -> list[list[Continuation]]:
+    """Of each prompt `num_return_sequences` continuations; `written` makes text of one."""
+    return generate(
+        model,
+        [encode(tokenizer, prompt) for prompt in prompts],
+        config,
+        end_of_text_id=tokenizer.end_of_text_id,
+        stop=stop_rule(tokenizer, config),
+        rules=text_rules(tokenizer, config),
+    )
+
+
+def stream_text(model: GPTModel, tokenizer: Tokenizer, prompt: str, config: DecodingConfig) -> Iterator[str]:
+    """Pieces of one continuation of `prompt` as they come, cut between characters and before a stop text.
+
+    A beam search comes in one piece: what it will return is open until its end.
+    """
+    if config.num_beams > 1 or config.penalty_alpha:
+        yield generate_text(model, tokenizer, prompt, config)
+        return
+    pieces = TextPieces(config.stop)
+    for (row,) in steps(
+        model,
+        [encode(tokenizer, prompt)],
+        config,
+        end_of_text_id=tokenizer.end_of_text_id,
+        stop=stop_rule(tokenizer, config),
+        rules=text_rules(tokenizer, config),
+    ):
+        if row.finish_reason not in ("end_of_text", "ruled_out"):
+            yield from pieces.add(tokenizer.decode_bytes(row.token_ids[-1:]))
+    yield from pieces.end()
+
+
+def encode(tokenizer: Tokenizer, text: str) -> list[int]:
+    """Token ids; what a terminal gave that is no text (lone surrogates) becomes the replacement character."""
+    return tokenizer.encode(text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")).tolist()
+
+
+def written(tokenizer: Tokenizer, row: Continuation, config: DecodingConfig) -> str:
+    """The new text of a continuation: without an end-of-text token, and up to a stop text."""
+    token_ids = row.token_ids[:-1] if row.finish_reason == "end_of_text" else row.token_ids
+    text = tokenizer.decode_bytes(token_ids)
+    cuts = [at for stop in config.stop if (at := text.find(stop.encode())) >= 0]
+    return text[: min(cuts, default=len(text))].decode("utf-8", "replace")
+
+
+class TextPieces:
+    """Bytes in, text out: whole characters only, and nothing that a stop text may begin with."""
+
+    def __init__(self, stop: list[str]) -> None:
+        self.stop, self.held, self.stopped = stop, "", False
+        self.decoder = codecs.getincrementaldecoder("utf-8")("replace")
+
+    def add(self, new: bytes) -> Iterator[str]:
+        self.held += self.decoder.decode(new)
+        cuts = [at for stop in self.stop if (at := self.held.find(stop)) >= 0]
+        if cuts and not self.stopped:
+            self.stopped, self.held = True, self.held[: min(cuts)]
+        yield from self._release(0 if self.stopped else self._may_begin_a_stop())
+
+    def end(self) -> Iterator[str]:
+        if not self.stopped:
+            self.held += self.decoder.decode(b"", final=True)
+        yield from self._release(0)
+
+    def _release(self, n_kept: int) -> Iterator[str]:
+        cut = len(self.held) - n_kept
+        piece, self.held = self.held[:cut], self.held[cut:]
+        if self.stopped:
+            self.stop = []
+        if piece:
+            yield piece
+
+    def _may_begin_a_stop(self) -> int:
+        """How many characters at the end of what is held are the beginning of a stop text."""
+        longest = max(map(len, self.stop), default=1) - 1
+        sizes = range(min(longest, len(self.held)), 0, -1)
+        ends = (size for size in sizes if any(s.startswith(self.held[-size:]) for s in self.stop))
+        return next(ends, 0)
+
+
+def stop_rule(tokenizer: Tokenizer, config: DecodingConfig) -> Stop | None:
+    """Whether a stop text has come up in the new tokens. As bytes: a token may end inside a character."""
+    if not config.stop:
+        return None
+    stops = [stop.encode() for stop in config.stop]
+    reach = max(
+        map(len, stops)
+    )  # tokens: none is empty, so no stop text spans more of them than it has bytes
+
+    def stop(new: list[int]) -> bool:
+        text = tokenizer.decode_bytes(new[-reach:])
+        return any(stop in text for stop in stops)
+
+    return stop
+
+
+def text_rules(tokenizer: Tokenizer, config: DecodingConfig) -> list[Rule]:
+    """Rules for `logit_bias` and `banned_words`, which are given as text."""
+    rules: list[Rule] = []
+    if config.logit_bias:
+        biases = {tuple(encode(tokenizer, text)): bias for text, bias in config.logit_bias.items()}
+        rules.append(lambda logits, history, n_prompt: sequence_bias(logits, history, biases))
+    if config.banned_words:
+        rules.append(BannedTexts(tokenizer, config.banned_words))
+    return rules
+
+
+class BannedTexts:
+    """Rules out each token that would complete a banned text, however the tokens cut it."""
+
+    def __init__(self, tokenizer: Tokenizer, banned: list[str]) -> None:
+        self.tokenizer = tokenizer
+        vocabulary = [tokenizer.decode_bytes([id_]) for id_ in range(tokenizer.vocab_size)]
+        # What the new text ends with: the tokens that complete a banned text then. Nothing: they hold one.
+        self.completing: dict[bytes, np.ndarray] = {}
+        for word in {text.encode() for text in banned}:
+            holding = [id_ for id_, token in enumerate(vocabulary) if word in token]
+            self._rule_out(b"", holding)
+            for cut in range(1, len(word)):
+                rest = word[cut:]
+                self._rule_out(
+                    word[:cut], [id_ for id_, token in enumerate(vocabulary) if token.startswith(rest)]
+                )
+
+    def _rule_out(self, beginning: bytes, ids: list[int]) -> None:
+        known = self.completing.get(beginning, np.empty(0, np.int64))
+        self.completing[beginning] = np.union1d(known, np.array(ids, np.int64))
+
+    def __call__(self, logits: Tensor, history: list[list[int]], n_prompt: list[int]) -> Tensor:
+        logits = logits.clone()
+        reach = max(map(len, self.completing))
+        for row, tokens, start in zip(logits, history, n_prompt, strict=True):
+            end = self.tokenizer.decode_bytes(tokens[start:][-reach:] if reach else [])
+            for beginning, ids in self.completing.items():
+                if end.endswith(beginning):
+                    row[torch.from_numpy(ids).to(logits.device)] = -torch.inf
+        return logits

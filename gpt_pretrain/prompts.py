@@ -1,0 +1,55 @@
+"""Prompts from a file, and results into one. Imports no torch: a bad file is refused before anything slow."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from gpt_pretrain.errors import InputError
+
+
+def read_prompts(path: str) -> list[str]:
+    """One prompt a line; of a `*.jsonl` file, each line's `prompt`. Raises InputError that names the line."""
+    file = Path(path)
+    if not file.is_file():
+        raise InputError(f"prompts_file={path}: no such file")
+    try:
+        lines = file.read_bytes().decode("utf-8-sig").split("\n")
+    except UnicodeDecodeError as error:
+        raise InputError(f"prompts_file={path} is not UTF-8 text: byte {error.start} is not") from error
+    lines = [line.removesuffix("\r") for line in lines]
+    while lines and not lines[-1].strip():
+        lines.pop()
+    if not lines:
+        raise InputError(f"prompts_file={path} is empty: give one prompt a line")
+    read = _from_json if file.suffix == ".jsonl" else (lambda line, place: line)
+    prompts = [read(line, f"prompts_file={path}: line {number}") for number, line in enumerate(lines, 1)]
+    for number, prompt in enumerate(prompts, 1):
+        if not prompt:
+            raise InputError(f"prompts_file={path}: line {number} is an empty prompt: give it text")
+    return prompts
+
+
+def _from_json(line: str, place: str) -> str:
+    try:
+        row = json.loads(line)
+    except ValueError as error:
+        raise InputError(f'{place} is not JSON ({error}): write {{"prompt": "..."}}') from error
+    prompt = row.get("prompt") if isinstance(row, dict) else row
+    if not isinstance(prompt, str):
+        raise InputError(f'{place} has no text as its prompt: write {{"prompt": "..."}}')
+    return prompt
+
+
+def check_writable(key: str, path: str, suffix: str) -> None:
+    """Raise InputError where results of this kind cannot be written to `path`."""
+    file = Path(path)
+    if file.suffix != suffix:
+        raise InputError(f"{key}={path}: its name must end in {suffix}")
+    if not file.parent.is_dir():
+        raise InputError(f"{key}={path}: there is no folder {file.parent}")
+    if file.is_dir():
+        raise InputError(f"{key}={path} is a folder: give a file")
+
+
+def json_line(row: dict[str, Any]) -> str:
+    return json.dumps(row, ensure_ascii=False) + "\n"

@@ -1,0 +1,70 @@
+"""The prompt loop, with a model that answers by telling what it was asked."""
+
+import pytest
+
+from gpt_pretrain.config import DecodingConfig
+from gpt_pretrain.interactive import converse
+
+
+@pytest.fixture
+def talk(capsys):
+    """talk("line", ...) -> what the loop prints, one line a list entry."""
+
+    def talk(*lines):
+        def stream(prompt, config):
+            yield f"<{prompt}|T={config.temperature:g}|seed={config.seed}>"
+
+        converse(stream, DecodingConfig(seed=5), iter(lines))
+        return capsys.readouterr().out.splitlines()
+
+    return talk
+
+
+def test_what_was_written_stays_the_context_and_each_answer_draws_with_the_next_seed(talk):
+    assert talk("hi", "", "more") == [
+        "<hi|T=1|seed=5>",
+        "<hi<hi|T=1|seed=5>|T=1|seed=6>",
+        "<hi<hi|T=1|seed=5><hi<hi|T=1|seed=5>|T=1|seed=6>",
+        "more|T=1|seed=7>",
+    ]
+
+
+def test_settings_change_on_the_fly_and_reset_takes_all_back(talk):
+    printed = talk("/temperature 0.8", "/seed 1", "a", "/reset", "b")
+    assert printed[:3] == ["temperature=0.8", "seed=1", "<a|T=0.8|seed=1>"]
+    assert printed[-1] == "<b|T=1|seed=5>"
+
+
+@pytest.mark.parametrize(
+    ("line", "told"),
+    [
+        ("/temperature -1", "out of range"),
+        ("/temperature warm", "could not be converted"),
+        ("/temprature 1", "did you mean temperature?"),
+        ("/top_k 1.5", "could not be converted"),
+        ("/stop {", "cannot be read"),
+        ("/min_new_tokens 51", "exceeds"),
+        ("/", "no such command"),
+        ("", "no text yet"),
+    ],
+)
+def test_nonsense_is_told_in_a_line_and_changes_nothing(talk, line, told):
+    printed = talk(line, "a")
+    assert told in printed[0]
+    assert printed[1:] == ["<a|T=1|seed=5>"]
+
+
+def test_help_settings_and_single_values_are_shown_and_quit_ends(talk):
+    printed = talk("/help", "/settings", "/top_p", "/quit", "never")
+    assert any("/reset" in line for line in printed)
+    assert any("temperature=1.0" in line for line in printed)
+    assert printed[-1] == "top_p=None"
+
+
+def test_ctrl_c_ends_the_answer_not_the_loop(capsys):
+    def stream(prompt, config):
+        yield "half"
+        raise KeyboardInterrupt
+
+    converse(stream, DecodingConfig(), iter(["a", "/seed 3"]))
+    assert capsys.readouterr().out.splitlines() == ["half", "seed=3"]
