@@ -59,8 +59,9 @@ def to_config(settings: DictConfig | Mapping[str, Any], root: type[C]) -> C:
         config = OmegaConf.to_object(merged)
     except OmegaConfBaseException as error:
         raise InputError(explain(error, root)) from error
-    for key in _keys(OmegaConf.to_container(merged)):
-        if not _has(plain, key):
+    for path in _paths(OmegaConf.to_container(merged)):
+        if not _has(plain, path):
+            key = ".".join(path)
             raise InputError(f"{key} was taken out of the settings: give it a value instead of ~{key}")
     assert isinstance(config, root)
     check_ranges(config, "")
@@ -108,15 +109,16 @@ def _plain(settings: DictConfig | Mapping[str, Any]) -> dict[str, Any]:
     return plain  # type: ignore[return-value]
 
 
-def _keys(tree: Any, prefix: str = "") -> Iterator[str]:
+def _paths(tree: Any, prefix: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+    """Every key with those above it; a key may hold dots itself, as a file's name does."""
     for key, value in tree.items():
-        yield prefix + key
+        yield (*prefix, key)
         if isinstance(value, dict):
-            yield from _keys(value, f"{prefix}{key}.")
+            yield from _paths(value, (*prefix, key))
 
 
-def _has(tree: Any, key: str) -> bool:
-    for part in key.split("."):
+def _has(tree: Any, path: tuple[str, ...]) -> bool:
+    for part in path:
         if not isinstance(tree, dict) or part not in tree:
             return False
         tree = tree[part]

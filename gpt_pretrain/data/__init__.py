@@ -1,1 +1,6 @@
-"""From sources of text to batches of windows: `sources`, `corpus`, `windows`, `datamodule`, in this order."""
+"""From sources of text to batches of windows.
+
+`files` and `gutenberg` read documents, `sources` says which, `workers` turns them into tokens, `shards` and
+`cache` keep those on disk, `token_files` reads other programs' tokens, `corpus` splits them, `windows` orders
+them and `datamodule` hands them out.
+"""
