@@ -49,7 +49,9 @@ def _sources(corpus: "Corpus", tokenizer: "Tokenizer") -> Iterator[str]:
             yield f"           {n_tokens:,} tokens, read in place"
         else:
             n_documents = sum(len(starts) for starts in part.documents.values())
-            yield f"           {n_documents:,} documents, {part.n_characters:,} characters, {n_tokens:,} tokens"
+            yield (
+                f"           {n_documents:,} documents, {part.n_characters:,} characters, {n_tokens:,} tokens"
+            )
             yield (
                 f"           {n_tokens / part.n_bytes:.4f} tokens a byte, "
                 f"{part.n_bytes / n_tokens:.2f} bytes a token"

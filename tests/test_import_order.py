@@ -51,6 +51,9 @@ ORDER = [
     "commands",
     "evaluate",
     "export",
+    "prepare",
+    "inspect_data",
+    "benchmark_data",
 ]
 
 

@@ -107,6 +107,7 @@ class InspectConfig:
 
 @dataclass(kw_only=True, slots=True)
 class BenchmarkDataConfig:
+    model: ModelSettings  # whose training speed the loader is compared with
     size_mib: int = number(64, at_least=1)  # text to tokenize; the text is made up and deleted afterwards
     workers: int | None = number(None, at_least=1)  # None: one a core
     folder: str | None = None  # where the text and the tokens are written; None: a temporary one

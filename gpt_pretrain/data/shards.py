@@ -38,10 +38,10 @@ class StreamWriter:
             os.truncate(path, entry["n"] * itemsize)
 
     def append(self, tokens: np.ndarray, documents: np.ndarray) -> None:
-        """`documents` are the places in `tokens` where documents begin, each after an end-of-text token; the
-        first of the stream has none before it.
+        """`documents` are the places in `tokens` where documents begin, each after an end-of-text token; a
+        stream itself does not begin with one.
         """
-        if len(documents) and self.state["documents"]["n"] == 0:
+        if self.state["tokens"] == 0 and len(documents) and documents[0] == 1:
             tokens, documents = tokens[1:], documents - 1
         if len(documents):
             self._write(self.state["documents"], (documents + self.state["tokens"]).astype(np.int64))

@@ -13,12 +13,14 @@ BATCH_CHARACTERS = 4 * SEGMENT  # text that goes to a tokenizing process at once
 BATCH_SEGMENTS = 4096
 BEGINNING = 1 << 16  # characters by which a document is told from others
 
-Side = Callable[[Document], Iterator[tuple[int, Iterable[str]]]]  # a document's parts and their streams
+# A document's parts: the stream each belongs to, whether it begins the document, its text.
+Parts = Iterator[tuple[int, bool, Iterable[str]]]
+Side = Callable[[Document], Parts]
 
 
-def whole(document: Document) -> Iterator[tuple[int, Iterable[str]]]:
+def whole(document: Document) -> Parts:
     """All of it trains; the validation data is cut off later, or comes from elsewhere."""
-    yield TRAIN, document
+    yield TRAIN, True, document
 
 
 class ByCharacters:
@@ -29,11 +31,12 @@ class ByCharacters:
     def __init__(self, n_train: int) -> None:
         self.left = n_train
 
-    def __call__(self, document: Document) -> Iterator[tuple[int, Iterable[str]]]:
+    def __call__(self, document: Document) -> Parts:
         pieces = iter(document)
         beyond: list[str] = []
-        yield TRAIN, self._until_cut(pieces, beyond)
-        yield VAL, _chained(beyond, pieces)
+        begins_here = self.left == 0
+        yield TRAIN, True, self._until_cut(pieces, beyond)
+        yield VAL, begins_here, _chained(beyond, pieces)
 
     def _until_cut(self, pieces: Iterator[str], beyond: list[str]) -> Iterator[str]:
         while self.left > 0 and (piece := next(pieces, None)) is not None:
@@ -51,14 +54,14 @@ class ByDocuments:
     def __init__(self, val_fraction: float) -> None:
         self.threshold = int(val_fraction * 2**64)
 
-    def __call__(self, document: Document) -> Iterator[tuple[int, Iterable[str]]]:
+    def __call__(self, document: Document) -> Parts:
         pieces = iter(document)
         held: list[str] = []
         while sum(map(len, held)) < BEGINNING and (piece := next(pieces, None)) is not None:
             held.append(piece)
         beginning = "".join(held)[:BEGINNING].encode("utf-8", "replace")
         drawn = int.from_bytes(hashlib.blake2b(beginning, digest_size=8).digest(), "big")
-        yield VAL if drawn < self.threshold else TRAIN, _chained(held, pieces)
+        yield VAL if drawn < self.threshold else TRAIN, True, _chained(held, pieces)
 
 
 def batches(documents: Iterable[Document], side: Side, safe: re.Pattern[str]) -> Iterator[list[Segment]]:
@@ -66,8 +69,7 @@ def batches(documents: Iterable[Document], side: Side, safe: re.Pattern[str]) ->
     batch: list[Segment] = []
     size = 0
     for document in documents:
-        for stream, pieces in side(document):
-            begins = True
+        for stream, begins, pieces in side(document):
             for text in segments(pieces, safe):
                 batch.append((stream, begins, text))
                 begins = False

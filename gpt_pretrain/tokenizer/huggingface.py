@@ -69,7 +69,7 @@ class HuggingFaceTokenizer(InSegments):
         return [t.content for t in self._tokenizer.get_added_tokens_decoder().values() if t.special][:5]
 
     def _byte_table(self) -> dict[int, bytes]:
-        """What each id adds to a text: byte-level stand-ins, SentencePiece's `▁` and `<0x0A>`, else itself."""
+        """Bytes that each id is: byte-level stand-ins, SentencePiece's `▁` and `<0x0A>`, else itself."""
         added = self._tokenizer.get_added_tokens_decoder()
         byte_of = {character: byte for byte, character in enumerate(printable_bytes())}
         is_byte_level = "ByteLevel" in str(self._tokenizer.decoder)

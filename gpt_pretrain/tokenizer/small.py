@@ -87,7 +87,7 @@ class CharacterTokenizer(InSegments):
         if not known.all():
             stranger = chr(int(wanted[~known][0]))
             raise InputError(
-                f"tokenizer=characters has no token for {stranger!r}: it knows {len(self.alphabet)} characters"
+                f"tokenizer=characters lacks {stranger!r}: {len(self.alphabet)} characters are known"
                 "\nleave it out, or take its alphabet from a text that holds it: tokenizer.path=<text>"
             )
         return ids.astype(np.uint32)
