@@ -52,7 +52,8 @@ def make_cache_folder(folder: Path) -> None:
 
 def content_digest(file: Path) -> dict[str, Any]:
     with file.open("rb") as stream:
-        return {"digest": hashlib.file_digest(stream, lambda: hashlib.blake2b(digest_size=16)).hexdigest()}
+        # SHA-256, which processors have instructions for: twice as fast as BLAKE2
+        return {"digest": hashlib.file_digest(stream, "sha256").hexdigest()[:32]}
 
 
 def combined(*parts: object) -> str:

@@ -9,7 +9,7 @@ from gpt_pretrain.data.workers import Segment
 from gpt_pretrain.tokenizer import SEGMENT, segments
 
 TRAIN, VAL = 0, 1  # streams
-BATCH_CHARACTERS = 4 * SEGMENT  # text that goes to a tokenizing process at once
+BATCH_CHARACTERS = SEGMENT  # text that goes to a tokenizing process at once
 BATCH_SEGMENTS = 4096
 BEGINNING = 1 << 16  # characters by which a document is told from others
 

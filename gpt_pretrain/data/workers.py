@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from gpt_pretrain.errors import InfrastructureError, UserFacingError
-from gpt_pretrain.tokenizer import Tokenizer
+from gpt_pretrain.tokenizer import Tokenizer, without_surrogates
 
 # Which stream a segment belongs to, whether it begins a document, and its text.
 Segment = tuple[int, bool, str]
@@ -39,15 +39,15 @@ def encode_batch(
         parts, documents, n_tokens, characters, n_bytes = [], [], 0, 0, 0
         for _, begins, text in (segment for segment in batch if segment[0] == stream):
             if begins:
-                parts.append(np.array([tokenizer.end_of_text_id]))
+                parts.append(np.array([tokenizer.end_of_text_id], dtype))
                 n_tokens += 1
                 documents.append(n_tokens)
             ids = tokenizer.encode_segment(text, allow_special=allow_special)
-            parts.append(ids)
+            parts.append(ids.astype(dtype))
             n_tokens += len(ids)
             characters += len(text)
-            n_bytes += len(text) if text.isascii() else len(text.encode("utf-8", "replace"))
-        tokens = np.concatenate(parts).astype(dtype)
+            n_bytes += len(text) if text.isascii() else len(without_surrogates(text).encode())
+        tokens = np.concatenate(parts)
         result[stream] = Encoded(tokens, np.array(documents, np.int64), characters, n_bytes)
     return result
 

@@ -7,7 +7,7 @@ from gpt_pretrain.tokenizer.build import (
     load_tokenizer,
     settings_file,
 )
-from gpt_pretrain.tokenizer.protocol import END_OF_TEXT, Tokenizer, byte_lengths, decode
+from gpt_pretrain.tokenizer.protocol import END_OF_TEXT, Tokenizer, byte_lengths, decode, without_surrogates
 from gpt_pretrain.tokenizer.segments import SEGMENT, segments
 
 __all__ = [
@@ -22,4 +22,5 @@ __all__ = [
     "load_tokenizer",
     "segments",
     "settings_file",
+    "without_surrogates",
 ]
