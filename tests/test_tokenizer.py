@@ -5,6 +5,7 @@ import json
 import re
 import time
 from functools import cache
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -141,7 +142,7 @@ def test_segments_do_not_depend_on_how_the_text_was_chunked(text, cuts):
     original, module.SEGMENT = module.SEGMENT, 16
     try:
         places = sorted({min(cut, len(text)) for cut in cuts} | {0, len(text)})
-        pieces = [text[a:b] for a, b in zip(places, places[1:], strict=False)]
+        pieces = [text[a:b] for a, b in pairwise(places)]
         whole = list(segments_function([text], BEFORE_ANY_SPACE))
         assert list(segments_function(pieces, BEFORE_ANY_SPACE)) == whole
         assert list(segments_function(list(text), BEFORE_ANY_SPACE)) == whole

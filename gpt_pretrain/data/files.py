@@ -134,7 +134,9 @@ def _field(line: bytes, text_field: str, place: str) -> str:
         raise InputError(f"data.text_field={text_field} is not in {place}: it holds {fields}")
     text = row[text_field]
     if text is not None and not isinstance(text, str):
-        raise InputError(f"data.text_field={text_field} of {place} is a {type(text).__name__}, not text")
+        raise InputError(
+            f"data.text_field={text_field} of {place} is of type {type(text).__name__}, not text"
+        )
     return text or ""
 
 
@@ -154,7 +156,9 @@ def _rows(file: Path, text_field: str, on_bytes: OnBytes) -> Iterator[Document]:
                 for text in batch.column(0).to_pylist():
                     if text is not None and not isinstance(text, str):
                         kind = type(text).__name__
-                        raise InputError(f"data.text_field={text_field} of {file} is a {kind}, not text")
+                        raise InputError(
+                            f"data.text_field={text_field} of {file} is of type {kind}, not text"
+                        )
                     if text:
                         yield [text]
                 on_bytes(share * len(batch) // n_rows)

@@ -144,7 +144,7 @@ class HuggingFace:
                 raise InputError(f"data.text_field={field} is not in {self.path}: it holds {', '.join(row)}")
             if not isinstance(row[field] or "", str):
                 kind = type(row[field]).__name__
-                raise InputError(f"data.text_field={field} of {self.path} is a {kind}, not text")
+                raise InputError(f"data.text_field={field} of {self.path} is of type {kind}, not text")
             if row[field]:
                 yield [row[field]]
 
