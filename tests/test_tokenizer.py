@@ -24,12 +24,12 @@ from gpt_pretrain.tokenizer import (
     decode,
     fingerprint,
     load_tokenizer,
+    segmentation,
     segments,
     settings_file,
 )
-from gpt_pretrain.tokenizer import segments as segments_function
 from gpt_pretrain.tokenizer.bpe import ENCODINGS, gpt2_ranks
-from gpt_pretrain.tokenizer.segments import BEFORE_ANY_SPACE, BEFORE_PLAIN_SPACE
+from gpt_pretrain.tokenizer.segmentation import BEFORE_ANY_SPACE, BEFORE_PLAIN_SPACE
 
 # A character of each plane that has any, the ends of each UTF-8 length, and what splits words.
 PLANES = "a\x7f\x80\u07ff\u0800\ud7ff\ue000\ufffd\uffff\U00010000\U0001f600\U00020000\U00030000\U000e0001"
@@ -50,8 +50,7 @@ def alone():
 @pytest.fixture
 def small_segments(monkeypatch):
     """Segments of 16 characters, so that short texts are cut."""
-    module = __import__("gpt_pretrain.tokenizer.segments", fromlist=["SEGMENT"])
-    monkeypatch.setattr(module, "SEGMENT", 16)
+    monkeypatch.setattr(segmentation, "SEGMENT", 16)
 
 
 def tokenizers():
@@ -138,18 +137,17 @@ def test_a_cut_before_a_plain_space_is_safe_for_the_later_patterns_too(name, tex
 @given(text=TRICKY, cuts=st.lists(st.integers(0, 300), max_size=8))
 def test_segments_do_not_depend_on_how_the_text_was_chunked(text, cuts):
     text = text * 3
-    module = __import__("gpt_pretrain.tokenizer.segments", fromlist=["SEGMENT"])
-    original, module.SEGMENT = module.SEGMENT, 16
+    original, segmentation.SEGMENT = segmentation.SEGMENT, 16
     try:
         places = sorted({min(cut, len(text)) for cut in cuts} | {0, len(text)})
         pieces = [text[a:b] for a, b in pairwise(places)]
-        whole = list(segments_function([text], BEFORE_ANY_SPACE))
-        assert list(segments_function(pieces, BEFORE_ANY_SPACE)) == whole
-        assert list(segments_function(list(text), BEFORE_ANY_SPACE)) == whole
+        whole = list(segments([text], BEFORE_ANY_SPACE))
+        assert list(segments(pieces, BEFORE_ANY_SPACE)) == whole
+        assert list(segments(list(text), BEFORE_ANY_SPACE)) == whole
         assert "".join(whole) == text
         assert all(len(segment) <= 16 for segment in whole)
     finally:
-        module.SEGMENT = original
+        segmentation.SEGMENT = original
 
 
 def test_cut_segments_give_the_tokens_of_the_uncut_text(alone, small_segments):

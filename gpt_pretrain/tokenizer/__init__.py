@@ -8,7 +8,7 @@ from gpt_pretrain.tokenizer.build import (
     settings_file,
 )
 from gpt_pretrain.tokenizer.protocol import END_OF_TEXT, Tokenizer, byte_lengths, decode, without_surrogates
-from gpt_pretrain.tokenizer.segments import SEGMENT, segments
+from gpt_pretrain.tokenizer.segmentation import SEGMENT, segments
 
 __all__ = [
     "END_OF_TEXT",

@@ -21,7 +21,7 @@ from gpt_pretrain.tokenizer.protocol import (
     tokenizer_config,
     without_surrogates,
 )
-from gpt_pretrain.tokenizer.segments import BEFORE_ANY_SPACE, BEFORE_PLAIN_SPACE
+from gpt_pretrain.tokenizer.segmentation import BEFORE_ANY_SPACE, BEFORE_PLAIN_SPACE
 
 RANKS_FILE = "ranks.tiktoken"
 # Patterns and special tokens of the published encodings: tiktoken_ext/openai_public.py, whose own functions

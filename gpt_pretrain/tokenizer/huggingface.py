@@ -13,7 +13,7 @@ from gpt_pretrain.tokenizer.protocol import (
     tokenizer_config,
     without_surrogates,
 )
-from gpt_pretrain.tokenizer.segments import BEFORE_PLAIN_SPACE
+from gpt_pretrain.tokenizer.segmentation import BEFORE_PLAIN_SPACE
 
 
 class HuggingFaceTokenizer(InSegments):

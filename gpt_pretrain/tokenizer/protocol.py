@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from gpt_pretrain.tokenizer.segments import segments
+from gpt_pretrain.tokenizer.segmentation import segments
 
 END_OF_TEXT = "<|endoftext|>"
 

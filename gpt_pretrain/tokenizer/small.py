@@ -15,7 +15,7 @@ from gpt_pretrain.tokenizer.protocol import (
     tokenizer_config,
     without_surrogates,
 )
-from gpt_pretrain.tokenizer.segments import BEFORE_ANY_SPACE
+from gpt_pretrain.tokenizer.segmentation import BEFORE_ANY_SPACE
 
 
 class ByteTokenizer(InSegments):

@@ -73,7 +73,7 @@ def test_a_folder_gives_its_files_by_name_and_only_of_known_kinds(tmp_path):
     assert [f.name for f in find_files(str(tmp_path), "*.log")] == ["d.log"]
     assert [f.name for f in find_files(f"{tmp_path}/*.t*", None)] == ["b.txt"]
     for path, pattern in ((tmp_path, "*.rst"), (tmp_path / "nowhere", None), (f"{tmp_path}/*.rst", None)):
-        with pytest.raises(InputError, match="data.path"):
+        with pytest.raises(InputError, match=r"data\.path"):
             find_files(str(path), pattern)
 
 

@@ -68,7 +68,7 @@ def test_bytes_a_token_leave_out_the_end_of_a_text(tmp_path, load):
         (lambda p: llm_c(p, version=9), "has a header of 20240520 version 9"),
         (
             lambda p: nanogpt(p, np.array([1, 2, 300, 300])),
-            "holds id 300 at token 2, beyond the tokenizer's 257",
+            "holds id 300 at token 2, beyond the",
         ),
     ],
 )

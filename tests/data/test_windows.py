@@ -1,4 +1,4 @@
-"""Windows: the book's counts, each once an epoch whatever the ranks, and the same batches whoever loads them."""
+"""Windows: the book's counts, each once an epoch whatever the ranks, whatever the size."""
 
 from collections import Counter
 
