@@ -1,6 +1,7 @@
 """Text, its tokens and its batches."""
 
 from dataclasses import dataclass, field
+from typing import Any
 
 from gpt_pretrain.config.fields import number, one_of
 from gpt_pretrain.config.model import ModelSettings
@@ -25,7 +26,7 @@ class DataConfig:
     section: str = "train"  # hugging_face: which of the data set's own splits
     url: str | None = None  # where the_verdict is downloaded from when no path is given
     sha256: str | None = None
-    sources: dict[str, float] = field(default_factory=dict)  # mixture: path to its share of the windows
+    sources: Any = None  # mixture: {path: weight, ...}; typed as a mapping, Hydra would not let it be set
     special_tokens: bool = False  # <|endoftext|> and its like inside a text become their ids
     split: str = one_of("characters", "tokens", "documents")  # what val_fraction counts
     val_fraction: float = number(0.1, above=0, below=1)  # from the end; documents: drawn by their content
@@ -48,9 +49,15 @@ class DataConfig:
             )
         if self.source != "mixture" and self.sources:
             raise InputError(f"data.sources is not read by data={self.source}: choose data=mixture")
-        for path, weight in self.sources.items():
-            if not 0 < weight < float("inf"):
-                raise InputError(f"data.sources: the weight of {path} is {weight:g}, it must be above 0")
+        if self.sources and not isinstance(self.sources, dict):
+            raise InputError(
+                f"data.sources={self.sources} is no mapping of paths to weights, as {{a.txt:3}} is"
+            )
+        for path, weight in (self.sources or {}).items():
+            if not isinstance(weight, int | float) or not 0 < weight < float("inf"):
+                raise InputError(
+                    f"data.sources: the weight of {path} is {weight}, it must be a number above 0"
+                )
 
 
 @dataclass(kw_only=True, slots=True)

@@ -131,9 +131,11 @@ def _build(
     partial: Path, source: Source, config: DataConfig, tokenizer: Tokenizer, *, split: str, content: str
 ) -> dict[str, Any]:
     """Tokenize the source into `partial`, from where an earlier build of it was interrupted."""
-    partial.mkdir(exist_ok=True)
     dtype = "uint16" if tokenizer.vocab_size <= 1 << 16 else "uint32"
     progress_file = partial / "progress.json"
+    if partial.is_dir() and not progress_file.is_file():
+        shutil.rmtree(partial)  # killed before anything was committed, or after the last commit
+    partial.mkdir(exist_ok=True)
     done: dict[str, Any] = json.loads(progress_file.read_bytes()) if progress_file.is_file() else {}
     skipped, states = done.get("batches", 0), done.get("streams", {})
     writers = {

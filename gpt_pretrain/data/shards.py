@@ -63,7 +63,8 @@ class StreamWriter:
     def _write(self, entry: dict[str, Any], content: np.ndarray) -> None:
         name = entry["file"]
         if name not in self._files:
-            self._files[name] = (self.folder / name).open("ab")
+            # what lies there before the first token was never committed
+            self._files[name] = (self.folder / name).open("ab" if entry["n"] else "wb")
         data = content.data.cast("B")
         self._files[name].write(data)
         entry["crc32"] = zlib.crc32(data, entry["crc32"])
