@@ -73,9 +73,13 @@ def test_nonsense_is_answered_in_a_few_lines(tmp_path, monkeypatch, arguments, c
     np.array([1, 60000], np.uint16).tofile(tmp_path / "high.bin")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("GPT_PRETRAIN_CACHE", str(tmp_path / "cache"))
-    with pytest.raises(UserFacingError) as refused:
+
+    def load():
         config = compose("prepare", PrepareConfig, arguments)
         load_corpus(config.data, tokenizer_for(config.data, config.tokenizer))
+
+    with pytest.raises(UserFacingError) as refused:
+        load()
     assert message in str(refused.value)
     assert refused.value.exit_code == code
     assert len(str(refused.value).splitlines()) <= 3
