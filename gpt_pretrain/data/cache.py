@@ -166,6 +166,7 @@ def _build(
                 writers[stream].append(part.tokens, part.documents)
                 writers[stream].state["characters"] += part.characters
                 writers[stream].state["bytes"] += part.n_bytes
+                writers[stream].state["has_text"] |= part.has_text
             n_batches += 1
             if time.monotonic() - committed > COMMIT_SECONDS:
                 commit(n_batches)
@@ -175,7 +176,7 @@ def _build(
         shutil.rmtree(partial)
         raise InputError(f"{config.path or source.name} changed while it was read: try again")
     index["streams"] = {STREAMS[stream]: writer.state for stream, writer in writers.items()}
-    if not any(writer.state["tokens"] for writer in writers.values()):
+    if not any(writer.state["has_text"] for writer in writers.values()):
         shutil.rmtree(partial)
         raise InputError(f"data.source={config.source} is empty: {config.path or source.name} holds no text")
     write_json(partial / INDEX, index)

@@ -29,6 +29,7 @@ class Encoded:
     documents: np.ndarray
     characters: int
     n_bytes: int  # of UTF-8
+    has_text: bool  # more than white space
 
 
 def encode_batch(
@@ -36,7 +37,7 @@ def encode_batch(
 ) -> dict[int, Encoded]:
     result = {}
     for stream in sorted({stream for stream, _, _ in batch}):
-        parts, documents, n_tokens, characters, n_bytes = [], [], 0, 0, 0
+        parts, documents, n_tokens, characters, n_bytes, has_text = [], [], 0, 0, 0, False
         for _, begins, text in (segment for segment in batch if segment[0] == stream):
             if begins:
                 parts.append(np.array([tokenizer.end_of_text_id], dtype))
@@ -46,9 +47,10 @@ def encode_batch(
             parts.append(ids.astype(dtype))
             n_tokens += len(ids)
             characters += len(text)
+            has_text = has_text or not text.isspace()
             n_bytes += len(text) if text.isascii() else len(without_surrogates(text).encode())
         tokens = np.concatenate(parts)
-        result[stream] = Encoded(tokens, np.array(documents, np.int64), characters, n_bytes)
+        result[stream] = Encoded(tokens, np.array(documents, np.int64), characters, n_bytes, has_text)
     return result
 
 

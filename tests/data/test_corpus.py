@@ -133,7 +133,7 @@ def test_a_vocabulary_above_65536_is_stored_in_four_bytes(tmp_path, cache):
     assert corpus.train[:].tolist() + corpus.val[:].tolist() == list(range(70000))
 
 
-@pytest.mark.parametrize("content", ["", "\ufeff"])
+@pytest.mark.parametrize("content", ["", "\ufeff", " \n\t\n"])
 def test_an_empty_source_is_refused(tmp_path, load, content):
     (tmp_path / "a.txt").write_text(content)
     with pytest.raises(InputError, match="holds no text"):
