@@ -1,10 +1,10 @@
-"""How far reading a source has come: bytes of its files, MB/s, time left."""
+"""How far reading a source has come: files, bytes, MB/s, time left."""
 
 import time
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, DownloadColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 
 from gpt_pretrain.data.sources import Source
@@ -33,18 +33,21 @@ class Progress:
             self._show()
         if self._bar is not None:
             rate = f"{self.n_bytes / elapsed / 1e6:.1f} MB/s"
-            self._bar.update(self._task, completed=self.n_bytes, rate=rate)
+            files = f"{self.source.files_read + 1:,} of {self.source.n_files:,}"
+            self._bar.update(self._task, completed=self.n_bytes, rate=rate, files=files)
 
     def _show(self) -> None:
-        files = "1 file" if self.source.n_files == 1 else f"{self.source.n_files:,} files"
+        console = Console(stderr=True)
         total = self.source.n_bytes or None
-        size = f" of {total / 1e6:,.0f} MB" if total else ""
-        columns = (
-            TextColumn(f"{self.what} {files}{size}"),
+        self._bar = Bar(
+            TextColumn(f"{self.what} file {{task.fields[files]}}"),
             BarColumn(),
-            TextColumn("{task.percentage:3.0f} %"),
+            DownloadColumn(),
+            TextColumn("{task.fields[rate]}"),
+            TimeRemainingColumn(),
+            console=console,
+            transient=True,
+            disable=not console.is_terminal,
         )
-        rest = (TextColumn("{task.fields[rate]}"), TimeRemainingColumn())
-        self._bar = Bar(*columns, *rest, console=Console(stderr=True), transient=True)
-        self._task = self._bar.add_task(self.what, total=total, rate="")
+        self._task = self._bar.add_task(self.what, total=total, rate="", files="")
         self._bar.start()

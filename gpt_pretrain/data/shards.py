@@ -105,7 +105,8 @@ def stream_tokens(folder: Path, index: dict[str, Any], name: str) -> Tokens:
 
 def stream_documents(folder: Path, index: dict[str, Any], name: str) -> np.ndarray:
     """Where each document of a stream begins, in tokens."""
-    return np.fromfile(folder / index["streams"][name]["documents"]["file"], np.int64)
+    entry = index["streams"][name]["documents"]
+    return Tokens([Span(file=folder / entry["file"], dtype="<i8", n=entry["n"])])[:]
 
 
 def _crc32(path: Path) -> int:

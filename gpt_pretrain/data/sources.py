@@ -20,6 +20,7 @@ from gpt_pretrain.errors import ArtifactError, InputError
 class Source(Protocol):
     name: str
     n_files: int
+    files_read: int  # so far, for the progress bar
     n_bytes: int  # of the files as they are on disk; 0: not known before reading
 
     def fingerprint(self) -> str:
@@ -72,7 +73,7 @@ class PythonReference:
     """The language reference that every CPython ships, as one document."""
 
     name = "python_reference"
-    n_files = 1
+    n_files, files_read = 1, 0
 
     def __init__(self) -> None:
         topics = pydoc_data.topics.topics
@@ -92,7 +93,7 @@ class TextFiles:
 
     def __init__(self, files: list[Path], config: DataConfig, cache: Path) -> None:
         self.files, self.text_field, self.cache = files, config.text_field, cache
-        self.n_files = len(files)
+        self.n_files, self.files_read = len(files), 0
         self.n_bytes = sum(_size(file) for file in files)
 
     def fingerprint(self) -> str:
@@ -101,7 +102,8 @@ class TextFiles:
         return combined(self.name, self.text_field, [_kind(file) for file in self.files], digests)
 
     def documents(self, on_bytes: OnBytes) -> Iterator[Document]:
-        for file in self.files:
+        for number, file in enumerate(self.files):
+            self.files_read = number
             yield from documents_in(file, self.text_field, on_bytes)
 
 
@@ -111,7 +113,8 @@ class Gutenberg(TextFiles):
     name = "gutenberg"
 
     def documents(self, on_bytes: OnBytes) -> Iterator[Document]:
-        for file in self.files:
+        for number, file in enumerate(self.files):
+            self.files_read = number
             text = strip_matter(decode_book(_read(file)))
             on_bytes(_size(file))
             if is_english(text):
@@ -127,7 +130,7 @@ class HuggingFace:
     def __init__(self, path: str, config: DataConfig, cache: Path) -> None:
         self.path, self.config, self.cache = path, config, cache
         self.local = sorted(f for f in Path(path).rglob("*") if f.is_file()) if Path(path).is_dir() else []
-        self.n_files = max(1, len(self.local))
+        self.n_files, self.files_read = 1, 0
 
     def fingerprint(self) -> str:
         """Of the local files, else of the hub's revision."""

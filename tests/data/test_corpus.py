@@ -5,10 +5,13 @@ import random
 
 import pytest
 
-from gpt_pretrain.config import DataConfig, TokenizerConfig
+from gpt_pretrain.config import DataConfig, TokenizerConfig, TrainConfig
 from gpt_pretrain.data.corpus import check_same, load_corpus, tokenizer_for
 from gpt_pretrain.data.windows import count_windows
+from gpt_pretrain.entry import compose
 from gpt_pretrain.errors import InputError
+from gpt_pretrain.preparation import prepare
+from gpt_pretrain.runs import fingerprint
 from gpt_pretrain.tokenizer import build_tokenizer
 
 
@@ -151,3 +154,22 @@ def test_a_changed_source_is_named_with_both_fingerprints(tmp_path, load):
         check_same(after, before, "outputs/run")
     for word in (str(file), before[str(file)], after.fingerprints[str(file)], "outputs/run"):
         assert word in str(refused.value)
+
+
+def test_a_resumed_run_whose_text_changed_is_refused_before_it_trains(tmp_path, load):
+    file = tmp_path / "a.txt"
+    file.write_text("one text " * 200)
+    checkpoint = tmp_path / "run" / "checkpoints" / "step-00000001"
+    checkpoint.mkdir(parents=True)
+    state = checkpoint / "trainer_state.json"
+    state.write_text(json.dumps({"GPTDataModule": {"corpus": load(file).fingerprints}}))
+    (checkpoint / "manifest.json").write_text(json.dumps({state.name: fingerprint(state)}))
+    options = ["model=tiny", "tokenizer=bytes", "data=text_files", f"data.path={file}", "trainer=cpu"]
+    config = compose("train", TrainConfig, [*options, f"resume={tmp_path / 'run'}"])
+    assert prepare(config, tmp_path / "run").resume_from == checkpoint
+    before = load(file).fingerprints[str(file)]
+    file.write_text("two text " * 200)
+    with pytest.raises(InputError, match=before) as refused:
+        prepare(config, tmp_path / "run")
+    assert load(file).fingerprints[str(file)] in str(refused.value)
+    assert len(str(refused.value).splitlines()) <= 3
