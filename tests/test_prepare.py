@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -136,3 +137,26 @@ def test_inspecting_a_mixture_shows_each_source_s_share_and_passes(tmp_path, pre
     ).stdout
     assert "50.0% from a.txt: 2.00 passes an epoch" in printed
     assert "50.0% from b.txt: 0.67 passes an epoch" in printed
+
+
+@pytest.mark.slow
+def test_a_killed_build_leaves_no_process_behind_and_the_next_goes_on(tmp_path, prepare):
+    (tmp_path / "a.txt").write_text("All work and no play makes Jack a dull boy.\n" * 2_000_000)
+    arguments = ["data=text_files", "data.path=a.txt", "data.prepare_workers=2"]
+    environment = {**os.environ, "GPT_PRETRAIN_CACHE": str(tmp_path / "cache"), "PYTHONPATH": str(ROOT)}
+    build = subprocess.Popen(
+        [sys.executable, "-m", "gpt_pretrain.prepare", *arguments], cwd=tmp_path, env=environment
+    )
+    while not list(tmp_path.glob("cache/tokens/*.partial/progress.json")):
+        assert build.poll() is None, "it was done before it could be killed"
+        time.sleep(0.05)
+    workers = Path(f"/proc/{build.pid}/task/{build.pid}/children").read_text().split()
+    build.kill()
+    build.wait()
+    deadline = time.monotonic() + 10
+    while any(Path(f"/proc/{pid}").exists() for pid in workers):
+        assert time.monotonic() < deadline, f"{workers} outlived the build"
+        time.sleep(0.05)
+    answer = prepare(*arguments)
+    assert "an interrupted build of text_files is there" in answer.stderr
+    assert "88,000,000 characters" in answer.stdout

@@ -9,6 +9,7 @@ import json
 import logging
 import os
 import shutil
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -42,6 +43,7 @@ log = logging.getLogger(__name__)
 STREAMS = {TRAIN: "train", VAL: "val"}
 CHECKED_BYTES = 64 << 20  # a cache up to this size has its checksums compared whenever it is opened: 0.1 s
 PARALLEL_BYTES = 16 << 20  # smaller sources are done before other processes have started
+NOTED_BYTES = 4 << 30  # reading this much for the first time takes seconds, so it is said
 COMMIT_SECONDS = 5.0  # of work that a killed build may lose
 
 
@@ -78,6 +80,10 @@ def open_or_build(
     `split` is characters, documents, or none. Sizes are always compared with the index, checksums too where
     asked for or cheap.
     """
+    if source.n_bytes > NOTED_BYTES:
+        log.info(
+            "data    comparing %s files, %.0f GB, with what is known", source.n_files, source.n_bytes / 1e9
+        )
     content = source.fingerprint()
     fraction = None if split == "none" else config.val_fraction
     identity = [FORMAT, SEGMENT, content, fingerprint(tokenizer), split, fraction, config.special_tokens]
@@ -198,7 +204,9 @@ def _side(source: Source, config: DataConfig, split: str) -> Side:
 
 def _n_workers(source: Source, config: DataConfig) -> int:
     """Tokenizing processes: none for a small source, which is done sooner than they start."""
-    if 0 < source.n_bytes < PARALLEL_BYTES and config.prepare_workers is None:
+    if config.prepare_workers is not None:
+        return config.prepare_workers
+    if 0 < source.n_bytes < PARALLEL_BYTES:
         return 0
-    n_cores = len(os.sched_getaffinity(0))
-    return n_cores if config.prepare_workers is None else config.prepare_workers
+    # A scheduler may give this process only some of the machine's cores; macOS cannot tell which.
+    return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
