@@ -59,10 +59,8 @@ def to_config(settings: DictConfig | Mapping[str, Any], root: type[C]) -> C:
         config = OmegaConf.to_object(merged)
     except OmegaConfBaseException as error:
         raise InputError(explain(error, root)) from error
-    for path in _paths(OmegaConf.to_container(merged)):
-        if not _has(plain, path):
-            key = ".".join(path)
-            raise InputError(f"{key} was taken out of the settings: give it a value instead of ~{key}")
+    for key in _missing(OmegaConf.to_container(merged), plain):
+        raise InputError(f"{key} was taken out of the settings: give it a value instead of ~{key}")
     assert isinstance(config, root)
     check_ranges(config, "")
     config.check()  # type: ignore[attr-defined]
@@ -109,17 +107,10 @@ def _plain(settings: DictConfig | Mapping[str, Any]) -> dict[str, Any]:
     return plain  # type: ignore[return-value]
 
 
-def _paths(tree: Any, prefix: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
-    """Every key with those above it; a key may hold dots itself, as a file's name does."""
+def _missing(tree: Any, given: Any, prefix: str = "") -> Iterator[str]:
+    """Dotted keys of `tree` that `given` lacks."""
     for key, value in tree.items():
-        yield (*prefix, key)
-        if isinstance(value, dict):
-            yield from _paths(value, (*prefix, key))
-
-
-def _has(tree: Any, path: tuple[str, ...]) -> bool:
-    for part in path:
-        if not isinstance(tree, dict) or part not in tree:
-            return False
-        tree = tree[part]
-    return True
+        if not isinstance(given, dict) or key not in given:
+            yield prefix + key
+        elif isinstance(value, dict):
+            yield from _missing(value, given[key], f"{prefix}{key}.")

@@ -102,14 +102,24 @@ def permute(places: np.ndarray, n: int, *, seed: int, epoch: int) -> np.ndarray:
     return result.astype(np.int64)
 
 
-def gather(tokens: Tokens, starts: np.ndarray, context_length: int) -> tuple[np.ndarray, np.ndarray]:
+def gather(
+    tokens: Tokens | np.ndarray, starts: np.ndarray, context_length: int
+) -> tuple[np.ndarray, np.ndarray]:
     """Inputs and targets (B, T), int64, of the windows that begin at `starts` (B,)."""
+    if isinstance(tokens, np.ndarray):
+        tokens = Tokens([tokens])
     window = tokens.gather(starts, context_length + 1)
     return window[:, :-1], window[:, 1:]
 
 
 def evaluation_batch(
-    tokens: Tokens, batch: int, *, rank: int, world_size: int, batch_size: int, context_length: int
+    tokens: Tokens | np.ndarray,
+    batch: int,
+    *,
+    rank: int,
+    world_size: int,
+    batch_size: int,
+    context_length: int,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Inputs and targets (B, T) of one rank's share of evaluation batch `batch`: windows in order, end to
     end.
