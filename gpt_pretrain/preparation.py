@@ -79,14 +79,6 @@ def _trained_on(checkpoint: Path) -> dict[str, str]:
     return progress["GPTDataModule"]["corpus"]
 
 
-def _shape(checkpoint: Path | None) -> ModelConfig | None:
-    if checkpoint is None:
-        return None
-    from gpt_pretrain.checkpoint import read_config
-
-    return read_config(checkpoint)
-
-
 def _machine(config: TrainConfig) -> tuple[str, int, int]:
     """Accelerator, devices of a node and nodes; torchrun's word goes before the settings'."""
     import torch
