@@ -15,17 +15,15 @@ from pathlib import Path
 from typing import Any
 
 from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
-from yaml import YAMLError
 
 from gpt_pretrain.config import ModelConfig
 from gpt_pretrain.errors import ArtifactError
 from gpt_pretrain.model import GPTModel
 from gpt_pretrain.runs import MANIFEST, fingerprint, verify
-from gpt_pretrain.tokenizer import Tokenizer, build_tokenizer
+from gpt_pretrain.tokenizer import TOKENIZER_FILE, Tokenizer, load_tokenizer, settings_file
 from gpt_pretrain.weights.fit import check_fit
 from gpt_pretrain.weights.huggingface import (
     from_huggingface_config,
@@ -66,7 +64,8 @@ def write_checkpoint(
             "trainer_state.json": training.progress,
         }.items():
             (partial / name).write_text(json.dumps(content, indent=2) + "\n")
-        for name, data in tokenizer.files().items():
+        tokenizer_files = tokenizer.files() | {TOKENIZER_FILE: settings_file(tokenizer)}
+        for name, data in tokenizer_files.items():
             (partial / name).write_bytes(data)
         (partial / "settings.yaml").write_text(OmegaConf.to_yaml(OmegaConf.create(dict(settings))))
         manifest = {file.name: fingerprint(file) for file in sorted(partial.iterdir())}
@@ -104,11 +103,8 @@ def load_model(folder: Path) -> tuple[GPTModel, Tokenizer]:
 
 
 def read_tokenizer(folder: Path) -> Tokenizer:
-    """The tokenizer that a checkpoint was trained with. Raises ArtifactError."""
-    try:
-        return build_tokenizer(str(read_settings(folder)["tokenizer"]["name"]))
-    except (KeyError, TypeError, AssertionError, OSError, YAMLError, OmegaConfBaseException) as error:
-        raise ArtifactError(f"{folder / 'settings.yaml'} does not say which tokenizer it was") from error
+    """The tokenizer that a checkpoint was trained with, from its own files. Raises ArtifactError."""
+    return load_tokenizer(folder)
 
 
 def read_settings(folder: Path) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from rich.progress import track
 
 from gpt_pretrain.config import EvaluateConfig
 from gpt_pretrain.data.corpus import check_windows, load_corpus
+from gpt_pretrain.data.tokens import Tokens
 from gpt_pretrain.data.windows import count_windows, evaluation_batch
 from gpt_pretrain.errors import InputError
 from gpt_pretrain.loss import IGNORED, perplexity, summed_token_loss
@@ -49,7 +50,7 @@ def evaluate(config: EvaluateConfig) -> None:
 
 
 @torch.inference_mode()
-def measure(model: GPTModel, tokenizer: Tokenizer, tokens: np.ndarray, batch_size: int) -> Score:
+def measure(model: GPTModel, tokenizer: Tokenizer, tokens: Tokens | np.ndarray, batch_size: int) -> Score:
     """The mean loss over whole windows, end to end, each token counting once."""
     context_length = model.config.context_length
     n_windows = count_windows(len(tokens), context_length, context_length)

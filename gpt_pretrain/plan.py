@@ -3,6 +3,7 @@ data.
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from gpt_pretrain.config import ModelConfig, TrainConfig
@@ -32,11 +33,17 @@ class Plan:
         return self.batch_tokens * self.accumulate
 
 
-def make_plan(config: TrainConfig, model: ModelConfig, *, n_train_tokens: int, world_size: int) -> Plan:
-    """Derive a run's numbers. Raises InputError where the settings contradict each other or the data."""
+def make_plan(
+    config: TrainConfig, model: ModelConfig, *, n_train_tokens: int | Sequence[int], world_size: int
+) -> Plan:
+    """Derive a run's numbers; of a mixture, `n_train_tokens` are each source's.
+
+    Raises InputError where the settings contradict each other or the data.
+    """
     trainer, data = config.trainer, config.data
     stride = data.stride or model.context_length
-    n_windows = count_windows(n_train_tokens, model.context_length, stride)
+    sources = [n_train_tokens] if isinstance(n_train_tokens, int) else n_train_tokens
+    n_windows = sum(count_windows(n_tokens, model.context_length, stride) for n_tokens in sources)
     n_windows = min(n_windows, data.max_windows or n_windows)
     batch_tokens = world_size * data.batch_size * model.context_length
     accumulate = _accumulate(trainer.global_batch_tokens, batch_tokens)

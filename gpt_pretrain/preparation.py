@@ -1,5 +1,6 @@
 """What can be known or go wrong before training: text, shape, plan, where to resume. No lightning."""
 
+import json
 import logging
 import os
 from dataclasses import dataclass
@@ -7,11 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gpt_pretrain.config import ModelConfig, TrainConfig
-from gpt_pretrain.data.corpus import Corpus, check_windows, load_corpus
+from gpt_pretrain.data.corpus import Corpus, check_same, check_windows, load_corpus, tokenizer_for
 from gpt_pretrain.errors import InputError
 from gpt_pretrain.plan import Plan, make_plan
 from gpt_pretrain.runs import find_checkpoints, newest_valid
-from gpt_pretrain.tokenizer import Tokenizer, build_tokenizer
+from gpt_pretrain.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
     from gpt_pretrain.weights.read import Weights
@@ -37,13 +38,15 @@ def prepare(config: TrainConfig, run: Path) -> Preparation:
     resume_from = _resume_from(config, run)
     from gpt_pretrain.pretrained import fitting_model, open_pretrained  # torch takes seconds
 
-    tokenizer = build_tokenizer(config.tokenizer.name)
+    tokenizer = tokenizer_for(config.data, config.tokenizer)
     start_from = open_pretrained(config.weights, config.model)
     model = fitting_model(start_from, config.model, tokenizer.vocab_size)
     corpus = load_corpus(config.data, tokenizer)
     check_windows(corpus, config.data, model.context_length)
+    if resume_from is not None:
+        check_same(corpus, _trained_on(resume_from), str(resume_from.parent.parent))
     accelerator, devices, num_nodes = _machine(config)
-    plan = make_plan(config, model, n_train_tokens=len(corpus.train), world_size=devices * num_nodes)
+    plan = make_plan(config, model, n_train_tokens=corpus.train_sizes, world_size=devices * num_nodes)
     return Preparation(
         tokenizer=tokenizer,
         corpus=corpus,
@@ -68,6 +71,12 @@ def _resume_from(config: TrainConfig, run: Path) -> Path | None:
     for line in passed_over:
         log.warning("passed over: %s", line)
     return checkpoint
+
+
+def _trained_on(checkpoint: Path) -> dict[str, str]:
+    """Fingerprints of the data at the time of `checkpoint`, as the data module stored them."""
+    progress = json.loads((checkpoint / "trainer_state.json").read_bytes())
+    return progress["GPTDataModule"]["corpus"]
 
 
 def _machine(config: TrainConfig) -> tuple[str, int, int]:

@@ -9,7 +9,7 @@ from gpt_pretrain.data.sources import cache_dir
 from gpt_pretrain.errors import InputError
 from gpt_pretrain.model import GPTModel
 from gpt_pretrain.runs import MANIFEST, find_checkpoint, find_checkpoints, find_runs, verify
-from gpt_pretrain.tokenizer import Tokenizer, build_tokenizer
+from gpt_pretrain.tokenizer import TOKENIZER_FILE, Tokenizer, build_tokenizer
 from gpt_pretrain.weights.fetch import fetch_gpt2
 from gpt_pretrain.weights.fit import check_fit, describe
 from gpt_pretrain.weights.read import Weights, build_model, open_weights
@@ -60,7 +60,7 @@ def fitting_model(weights: Weights | None, model: ModelSettings, tokenizer_vocab
 def tokenizer_of(weights: Weights) -> Tokenizer:
     """The tokenizer of a checkpoint of ours; of other weights the one that has as many ids."""
     folder, vocab_size = weights.path.parent, weights.config.vocab_size
-    if (folder / "settings.yaml").is_file():
+    if (folder / TOKENIZER_FILE).is_file():
         return read_tokenizer(folder)
     for tokenizer in (build_tokenizer("gpt2"), build_tokenizer("bytes")):
         if vocab_size == tokenizer.vocab_size or (

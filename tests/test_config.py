@@ -15,9 +15,20 @@ OPTIONS = [
     for file in sorted(config_dir().glob("*/*.yaml"))
     if file.parent.parent == config_dir()
 ]
-PATHS = {"data=text_files": ["data.path=x.txt"], "weights=checkpoint": ["weights.path=x"]}
+PATHS = {
+    "data=text_files": ["data.path=x.txt"],
+    "data=gutenberg": ["data.path=x"],
+    "data=hugging_face": ["data.path=x"],
+    "data=token_files": ["data.path=x.bin"],
+    "data=mixture": ["data.sources={x.txt:1}"],
+    "tokenizer=tiktoken": ["tokenizer.path=x"],
+    "tokenizer=huggingface": ["tokenizer.path=x"],
+    "weights=checkpoint": ["weights.path=x"],
+}
 SCRIPTS_DEPEND_ON = """
     model weights weights.path data data.path data.batch_size data.stride tokenizer
+    data.pattern data.text_field data.split data.val_fraction data.val_path data.sources data.cache_dir
+    data.num_workers data.prepare_workers
     optimizer optimizer.lr optimizer.weight_decay schedule schedule.warmup_steps
     trainer.max_steps trainer.max_epochs trainer.max_tokens trainer.accelerator trainer.devices
     trainer.precision trainer.eval_every trainer.checkpoint_every seed resume

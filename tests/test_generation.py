@@ -8,13 +8,23 @@ import torch
 from omegaconf import OmegaConf
 
 from gpt_pretrain.checkpoint import TrainingState, write_checkpoint
-from gpt_pretrain.config import DecodingConfig, GenerateConfig, ModelConfig, to_config
+from gpt_pretrain.config import (
+    DecodingConfig,
+    GenerateConfig,
+    ModelConfig,
+    ModelSettings,
+    WeightsConfig,
+    to_config,
+)
 from gpt_pretrain.errors import InputError
 from gpt_pretrain.generation import generate
 from gpt_pretrain.model import GPTModel
 from gpt_pretrain.tokenizer import build_tokenizer
 
 torch.set_num_threads(1)
+
+EMPTY_SECTIONS: dict[str, dict] = {"model": {}, "weights": {}, "decoding": {}}
+SECTIONS = {"model": ModelSettings(), "weights": WeightsConfig(name="checkpoint")}
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +53,7 @@ def ask(checkpoint, capsys):
 
     def ask(decoding=None, **settings):
         decoding = DecodingConfig(**{"max_new_tokens": 12, "top_k": 40, **(decoding or {})})
-        generate(GenerateConfig(decoding=decoding, checkpoint=str(checkpoint), **settings))
+        generate(GenerateConfig(**SECTIONS, decoding=decoding, checkpoint=str(checkpoint), **settings))
         captured = capsys.readouterr()
         return captured.out, captured.err
 
@@ -139,7 +149,7 @@ def test_narrow_weights_write_too(ask, dtype):
     ],
 )
 def test_settings_that_make_no_sense_are_refused(settings, told):
-    all_settings = OmegaConf.merge(OmegaConf.structured(GenerateConfig), {"decoding": {}}, settings)
+    all_settings = OmegaConf.merge(OmegaConf.structured(GenerateConfig), EMPTY_SECTIONS, settings)
     with pytest.raises(InputError, match=told):
         to_config(all_settings, GenerateConfig)
 

@@ -5,7 +5,13 @@ into these classes and refuses what does not fit; below that border no other kin
 """
 
 from gpt_pretrain.config.border import MEMBERS, explain, known_keys, sections, to_config, to_plain
-from gpt_pretrain.config.data import DataConfig, TokenizerConfig
+from gpt_pretrain.config.data import (
+    BenchmarkDataConfig,
+    DataConfig,
+    InspectConfig,
+    PrepareConfig,
+    TokenizerConfig,
+)
 from gpt_pretrain.config.decoding import DecodingConfig, GenerateConfig
 from gpt_pretrain.config.fields import nearest
 from gpt_pretrain.config.model import ModelConfig, ModelSettings, resolve_model
@@ -29,6 +35,7 @@ __all__ = [
     "MEMBERS",
     "AdamConfig",
     "AdamWConfig",
+    "BenchmarkDataConfig",
     "ConstantConfig",
     "CosineConfig",
     "DataConfig",
@@ -36,11 +43,13 @@ __all__ = [
     "EvaluateConfig",
     "ExportConfig",
     "GenerateConfig",
+    "InspectConfig",
     "LinearConfig",
     "ModelConfig",
     "ModelSettings",
     "MuonConfig",
     "OptimizerConfig",
+    "PrepareConfig",
     "SGDConfig",
     "ScheduleConfig",
     "TokenizerConfig",

@@ -1,24 +1,124 @@
 """Text, its tokens and its batches."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 from gpt_pretrain.config.fields import number, one_of
+from gpt_pretrain.config.model import ModelSettings
+from gpt_pretrain.errors import InputError
 
 
 @dataclass(kw_only=True, slots=True)
 class DataConfig:
-    source: str = one_of("python_reference", "the_verdict", "text_files")
-    path: str | None = None  # text_files: a file, a folder or a glob; the_verdict: the story's file
-    pattern: str = "*.txt"  # which files of a folder
+    source: str = one_of(
+        "python_reference",
+        "the_verdict",
+        "text_files",
+        "gutenberg",
+        "hugging_face",
+        "token_files",
+        "mixture",
+    )
+    path: str | None = None  # a file, a folder or a glob; hugging_face: a data set's name or folder
+    pattern: str | None = None  # which files of a folder, as in *.txt; None: every kind that can be read
+    text_field: str = "text"  # of .jsonl, .parquet and Hugging Face data: where the text stands
+    subset: str | None = None  # hugging_face: the data set's configuration
+    section: str = "train"  # hugging_face: which of the data set's own splits
     url: str | None = None  # where the_verdict is downloaded from when no path is given
     sha256: str | None = None
-    val_fraction: float = number(0.1, above=0, below=1)  # share of the characters, from the end
+    sources: Any = None  # mixture: {path: weight, ...}; typed as a mapping, Hydra would not let it be set
+    special_tokens: bool = False  # <|endoftext|> and its like inside a text become their ids
+    split: str = one_of("characters", "tokens", "documents")  # what val_fraction counts
+    val_fraction: float = number(0.1, above=0, below=1)  # from the end; documents: drawn by their content
+    val_path: str | None = None  # validate on this instead; the source is then trained on as a whole
+    cache_dir: str | None = None  # of tokens; None: $GPT_PRETRAIN_CACHE, else ~/.cache/gpt_pretrain
     batch_size: int = number(8, at_least=1)  # sequences per device and micro-step
     stride: int | None = number(None, at_least=1)  # tokens from window to window; None: the context length
     max_windows: int | None = number(None, at_least=1)  # train on the first few only, to see a model overfit
     num_workers: int = number(0, at_least=0)  # loader processes
+    prepare_workers: int | None = number(None, at_least=0)  # tokenizing processes; None: one a core
+
+    def check(self) -> None:
+        if self.source in ("text_files", "gutenberg", "hugging_face", "token_files") and self.path is None:
+            raise InputError(
+                "data.path is not set: give a file, a folder or a glob, as in data.path='books/*.txt'"
+            )
+        if self.source == "mixture" and not self.sources:
+            raise InputError(
+                "data.sources is not set: give each path its weight, as in data.sources='{a.txt:3,b.txt:1}'"
+            )
+        if self.source != "mixture" and self.sources:
+            raise InputError(f"data.sources is not read by data={self.source}: choose data=mixture")
+        if self.sources and not isinstance(self.sources, dict):
+            raise InputError(
+                f"data.sources={self.sources} is no mapping of paths to weights, as {{a.txt:3}} is"
+            )
+        for path, weight in (self.sources or {}).items():
+            if not isinstance(weight, int | float) or not 0 < weight < float("inf"):
+                raise InputError(
+                    f"data.sources: the weight of {path} is {weight}, it must be a number above 0"
+                )
 
 
 @dataclass(kw_only=True, slots=True)
 class TokenizerConfig:
-    name: str = one_of("gpt2", "bytes")
+    name: str = one_of("gpt2", "tiktoken", "bytes", "characters", "huggingface")
+    path: str | None = None  # tiktoken: a ranks file; huggingface: a tokenizer.json; characters: a text
+    encoding: str = one_of("gpt2", "cl100k_base", "o200k_base")  # tiktoken: its pattern and special tokens
+    pattern: str | None = None  # tiktoken: a regular expression in place of the encoding's
+    end_of_text: str = "<|endoftext|>"  # huggingface: which of its tokens ends a text
+    special_tokens: list[str] = field(default_factory=list)  # added after the vocabulary
+
+    def check(self) -> None:
+        if self.name in ("tiktoken", "huggingface") and self.path is None:
+            raise InputError(
+                f"tokenizer.path is not set: tokenizer={self.name} reads a local file, as in "
+                + ("tokenizer.path=cl100k_base.tiktoken" if self.name == "tiktoken" else "tokenizer.json")
+            )
+        for token in self.special_tokens:
+            if not token or any(character.isspace() for character in token):
+                raise InputError(
+                    f"tokenizer.special_tokens: {token!r} is empty or holds a space, as no special token may"
+                )
+        if len(set(self.special_tokens)) < len(self.special_tokens):
+            raise InputError("tokenizer.special_tokens names a token twice")
+
+
+@dataclass(kw_only=True, slots=True)
+class PrepareConfig:
+    data: DataConfig
+    tokenizer: TokenizerConfig
+    debug: bool = False  # tracebacks instead of messages
+
+    def check(self) -> None:
+        self.data.check()
+        self.tokenizer.check()
+
+
+@dataclass(kw_only=True, slots=True)
+class InspectConfig:
+    model: ModelSettings  # its context length says how long a window is
+    data: DataConfig
+    tokenizer: TokenizerConfig
+    windows: int = number(3, at_least=0)  # how many are shown
+    world_size: int = number(1, at_least=1)  # devices that a step's batch is spread over
+    seed: int = number(123, at_least=0)
+    debug: bool = False
+
+    def check(self) -> None:
+        self.data.check()
+        self.tokenizer.check()
+        if self.model.context_length is None:
+            raise InputError("model.context_length is not set: choose a size, as in model=mini, or set it")
+
+
+@dataclass(kw_only=True, slots=True)
+class BenchmarkDataConfig:
+    model: ModelSettings  # whose training speed the loader is compared with
+    size_mib: int = number(64, at_least=1)  # text to tokenize; the text is made up and deleted afterwards
+    workers: int | None = number(None, at_least=1)  # None: one a core
+    folder: str | None = None  # where the text and the tokens are written; None: a temporary one
+    debug: bool = False
+
+    def check(self) -> None:
+        pass

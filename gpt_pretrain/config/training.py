@@ -66,10 +66,8 @@ class TrainConfig:
             raise InputError(
                 "weights.path is not set: give a file or folder of weights, a checkpoint or a run"
             )
-        if self.data.source == "text_files" and self.data.path is None:
-            raise InputError(
-                "data.path is not set: give a file, a folder or a glob, as in data.path='books/*.txt'"
-            )
+        self.data.check()
+        self.tokenizer.check()
         if self.schedule.warmup_share is not None and self.schedule.warmup_steps:
             raise InputError(
                 f"schedule.warmup_steps={self.schedule.warmup_steps} and schedule.warmup_share="

@@ -21,6 +21,7 @@ class EvaluateConfig:
 
     def check(self) -> None:
         self.weights.check()
+        self.data.check()
 
 
 @dataclass(kw_only=True, slots=True)

@@ -1,35 +1,108 @@
-"""A source as token ids, split into training and validation data."""
+"""Everything a run trains and validates on, as token ids."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
-from gpt_pretrain.config import DataConfig
-from gpt_pretrain.data.sources import read_text
+from gpt_pretrain.config import DataConfig, TokenizerConfig
+from gpt_pretrain.data.cache import open_or_build
+from gpt_pretrain.data.files import find_files
+from gpt_pretrain.data.fingerprints import combined
+from gpt_pretrain.data.sources import Source, alphabet_of, build_source, cache_dir
+from gpt_pretrain.data.token_files import read_token_files
+from gpt_pretrain.data.tokens import Tokens
 from gpt_pretrain.data.windows import count_windows
 from gpt_pretrain.errors import InputError
-from gpt_pretrain.tokenizer import Tokenizer
+from gpt_pretrain.tokenizer import Tokenizer, build_tokenizer, byte_lengths
+
+COUNTED_TOKENS = 1 << 22  # looked at once for their bytes
+
+
+@dataclass(kw_only=True, slots=True)
+class Part:
+    """One source, split."""
+
+    name: str
+    weight: float
+    train: Tokens
+    val: Tokens
+    fingerprint: str  # of its content
+    n_characters: int = 0  # 0: not known, of token files
+    n_bytes: int = 0
+    val_bytes: int | None = None  # None: to be counted from the tokens
+    documents: dict[str, np.ndarray] | None = None  # stream to where its documents begin; None: not known
+    folder: Path | None = None  # in the cache
+    built: bool = False
 
 
 @dataclass(kw_only=True, slots=True)
 class Corpus:
-    train: np.ndarray  # token ids
-    val: np.ndarray
-    n_characters: int
+    parts: list[Part]
+    train: Tokens  # of all parts, one after another; no window lies across two
+    val: Tokens
     val_bytes_per_token: float  # UTF-8 bytes
 
+    @property
+    def n_characters(self) -> int:
+        return sum(part.n_characters for part in self.parts)
 
-def load_corpus(config: DataConfig, tokenizer: Tokenizer) -> Corpus:
-    """Read, split by characters (the book, chapter 5) and tokenize the configured source."""
-    text = read_text(config)
-    cut = int((1 - config.val_fraction) * len(text))
-    train, val = tokenizer.encode(text[:cut]), tokenizer.encode(text[cut:])
+    @property
+    def train_sizes(self) -> list[int]:
+        """Training tokens of each part that has some."""
+        return [len(part.train) for part in self.parts if len(part.train)]
+
+    @property
+    def fingerprints(self) -> dict[str, str]:
+        """Content of each part, by which a resumed run knows its data again."""
+        return {part.name: part.fingerprint for part in self.parts}
+
+
+def load_corpus(config: DataConfig, tokenizer: Tokenizer, *, checksums: bool = False) -> Corpus:
+    """Open the configured sources' tokens, building what is not in the cache, and split them.
+
+    Raises InputError or ArtifactError where a source cannot be read. `checksums` compares those of the whole
+    cache, however large.
+    """
+    paths: dict[str | None, float] = {config.path: 1.0}
+    if config.sources:
+        paths = dict(config.sources.items())
+    split = "none" if config.val_path else config.split
+    parts = [
+        _load_part(config, path, weight, tokenizer, split=split, checksums=checksums)
+        for path, weight in paths.items()
+    ]
+    if config.val_path:
+        separate = _load_part(config, config.val_path, 0.0, tokenizer, split="none", checksums=checksums)
+        separate.name = f"val_path={config.val_path}"
+        separate.train, separate.val = Tokens([]), separate.train
+        separate.val_bytes = separate.n_bytes if separate.documents is not None else None
+        parts.append(separate)
+    val = _joined([part.val for part in parts], tokenizer)
+    val_bytes = sum(_val_bytes(part, tokenizer) for part in parts)
     return Corpus(
-        train=train,
+        parts=parts,
+        train=sum((part.train for part in parts), Tokens([])),
         val=val,
-        n_characters=len(text),
-        val_bytes_per_token=len(text[cut:].encode()) / max(1, len(val)),
+        val_bytes_per_token=val_bytes / max(1, len(val)),
     )
+
+
+def tokenizer_for(config: DataConfig, settings: TokenizerConfig) -> Tokenizer:
+    """The configured tokenizer. `characters` takes its alphabet from tokenizer.path, else from the data."""
+    if settings.name != "characters":
+        return build_tokenizer(settings)
+    cache = cache_dir(config)
+    if settings.path:
+        sources: list[Source] = [build_source(DataConfig(source="text_files"), settings.path, cache)]
+    else:
+        paths: list[str | None] = [*config.sources] if config.sources else [config.path]
+        sources = [
+            build_source(config, path, cache) for path in [*paths, *[config.val_path] * bool(config.val_path)]
+        ]
+    alphabets = [alphabet_of(source, cache) for source in sources]
+    return build_tokenizer(settings, "".join(alphabets))
 
 
 def check_windows(corpus: Corpus, config: DataConfig, context_length: int) -> None:
@@ -40,8 +113,85 @@ def check_windows(corpus: Corpus, config: DataConfig, context_length: int) -> No
         ("validation", corpus.val, "a larger data.val_fraction"),
     ):
         if count_windows(len(tokens), context_length, context_length) == 0:
+            if config.split == "documents" and len(tokens) == 0:
+                remedy += ", data.split=tokens"  # all of few documents may fall on one side
             raise InputError(
                 f"data.source={config.source} has {len(tokens)} {split} tokens of {n_all}, "
                 f"too few for one window: {context_length + 1} are needed\ngive more text, {remedy}, "
                 f"or a context that fits: model.context_length={max(1, len(tokens) - 1)}"
             )
+
+
+def check_same(corpus: Corpus, expected: dict[str, str], where: str) -> None:
+    """Raise InputError where a source is not what it was when a run began, with both fingerprints."""
+    found = corpus.fingerprints
+    for name in [*expected, *found]:
+        if found.get(name) != expected.get(name):
+            raise InputError(
+                f"{name} is not the text that {where} was trained on: its fingerprint is "
+                f"{found.get(name, 'missing')}, it was {expected.get(name, 'missing')}\n"
+                "give the same files, or begin a new run: weights=checkpoint weights.path=..."
+            )
+
+
+def _load_part(
+    config: DataConfig, path: str | None, weight: float, tokenizer: Tokenizer, *, split: str, checksums: bool
+) -> Part:
+    cache = cache_dir(config)
+    name = path or config.source
+    if config.source == "token_files" or (config.source == "mixture" and name.endswith(".bin")):
+        return _token_part(config, name, weight, tokenizer, split=split, cache=cache)
+    source = build_source(config, path, cache)
+    streams = "none" if split == "tokens" else split
+    cached = open_or_build(source, config, tokenizer, cache, split=streams, checksums=checksums)
+    part = Part(
+        name=name,
+        weight=weight,
+        train=cached.tokens("train"),
+        val=Tokens([]),
+        fingerprint=cached.index["content"],
+        n_characters=cached.total("characters"),
+        n_bytes=cached.total("bytes"),
+        documents={stream: cached.documents(stream) for stream in cached.index["streams"]},
+        folder=cached.folder,
+        built=cached.built,
+    )
+    if split == "tokens":
+        part.train, part.val = _cut_by_tokens(part.train, config.val_fraction)
+    elif split != "none":
+        part.val, part.val_bytes = cached.tokens("val"), cached.total("bytes", "val")
+    return part
+
+
+def _token_part(
+    config: DataConfig, path: str, weight: float, tokenizer: Tokenizer, *, split: str, cache: Path
+) -> Part:
+    if split not in ("none", "tokens"):
+        raise InputError(f"data.split={split} needs text, {path} holds tokens: set data.split=tokens")
+    files = find_files(path, config.pattern, suffixes=(".bin",))
+    tokens, digest = read_token_files(files, cache, vocab_size=tokenizer.vocab_size)
+    train, val = _cut_by_tokens(tokens, config.val_fraction) if split == "tokens" else (tokens, Tokens([]))
+    return Part(name=path, weight=weight, train=train, val=val, fingerprint=combined(digest))
+
+
+def _cut_by_tokens(tokens: Tokens, val_fraction: float) -> tuple[Tokens, Tokens]:
+    cut = int((1 - val_fraction) * len(tokens))
+    return tokens.cut(0, cut), tokens.cut(cut, len(tokens))
+
+
+def _joined(streams: Sequence[Tokens], tokenizer: Tokenizer) -> Tokens:
+    """One stream after another, with an end-of-text token between them."""
+    joined = Tokens([])
+    for stream in streams:
+        if len(joined) and len(stream):
+            joined += Tokens([np.array([tokenizer.end_of_text_id], np.uint32)])
+        joined += stream
+    return joined
+
+
+def _val_bytes(part: Part, tokenizer: Tokenizer) -> int:
+    if part.val_bytes is not None or not len(part.val):
+        return part.val_bytes or 0
+    lengths = byte_lengths(tokenizer)
+    starts = range(0, len(part.val), COUNTED_TOKENS)
+    return sum(int(lengths[part.val[start : start + COUNTED_TOKENS]].sum()) for start in starts)

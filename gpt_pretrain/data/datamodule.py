@@ -10,7 +10,9 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from gpt_pretrain.config import DataConfig
 from gpt_pretrain.data.corpus import Corpus, load_corpus
-from gpt_pretrain.data.windows import count_windows, evaluation_batch, gather, training_windows
+from gpt_pretrain.data.order import WindowOrder
+from gpt_pretrain.data.tokens import Tokens
+from gpt_pretrain.data.windows import count_windows, evaluation_batch, gather
 from gpt_pretrain.plan import Plan
 from gpt_pretrain.tokenizer import Tokenizer
 
@@ -23,22 +25,23 @@ class TrainBatches(Dataset[Batch]):
     def __init__(
         self, corpus: Corpus, config: DataConfig, plan: Plan, *, context_length: int, rank: int, seed: int
     ) -> None:
-        self.tokens, self.config, self.plan = corpus.train, config, plan
-        self.context_length, self.rank, self.seed = context_length, rank, seed
+        self.tokens, self.plan, self.context_length = corpus.train, plan, context_length
+        self.order = WindowOrder(
+            corpus,
+            n_windows=plan.n_windows,
+            context_length=context_length,
+            stride=plan.stride,
+            batch_size=config.batch_size,
+            rank=rank,
+            world_size=plan.world_size,
+            seed=seed,
+        )
 
     def __len__(self) -> int:
         return self.plan.steps * self.plan.accumulate
 
     def __getitem__(self, k: int) -> Batch:
-        windows = training_windows(
-            k,
-            rank=self.rank,
-            world_size=self.plan.world_size,
-            batch_size=self.config.batch_size,
-            n_windows=self.plan.n_windows,
-            seed=self.seed,
-        )
-        return _to_batch(*gather(self.tokens, windows * self.plan.stride, self.context_length))
+        return _to_batch(*gather(self.tokens, self.order.starts(k), self.context_length))
 
 
 class EvaluationBatches(Dataset[Batch]):
@@ -46,7 +49,7 @@ class EvaluationBatches(Dataset[Batch]):
 
     def __init__(
         self,
-        tokens: Any,
+        tokens: Tokens,
         config: DataConfig,
         plan: Plan,
         *,
@@ -151,7 +154,11 @@ class GPTDataModule(L.LightningDataModule):
 
     def state_dict(self) -> dict[str, Any]:
         assert self.trainer is not None
-        return {"first_batch": self.trainer.global_step * self.plan.accumulate}
+        assert self.corpus is not None
+        return {
+            "first_batch": self.trainer.global_step * self.plan.accumulate,
+            "corpus": self.corpus.fingerprints,  # compared when a run is resumed: see preparation
+        }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.first_batch = state_dict["first_batch"]

@@ -1,16 +1,19 @@
 """Windows over tokens, and which of them a batch holds: pure functions of seed, batch number and rank.
 
-A window is context_length + 1 tokens: inputs are all but its last, targets all but its first. The training
-data is one endless sequence of windows, epoch after epoch, each epoch in an order of its own. A batch takes
-the next ones of it, so every window comes once an epoch at any number of ranks, and any batch is known
-without those before it.
+A window is context_length + 1 tokens: inputs are all but its last, targets all but its first. Windows begin
+every `stride` tokens: at the context length they lie end to end, each token is a target once an epoch and
+documents, with an end-of-text token between them, are packed; below it they overlap; above it tokens between
+them are left out. The training data is one endless sequence of windows, epoch after epoch, each epoch in an
+order of its own. A batch takes the next ones of it, so every window comes once an epoch at any number of
+ranks, and any batch is known without those before it.
 """
 
 import hashlib
+from collections.abc import Sequence
 
 import numpy as np
 
-from gpt_pretrain.loss import IGNORED
+from gpt_pretrain.data.tokens import Tokens
 
 
 def count_windows(n_tokens: int, context_length: int, stride: int) -> int:
@@ -19,17 +22,61 @@ def count_windows(n_tokens: int, context_length: int, stride: int) -> int:
 
 
 def training_windows(
-    batch: int, *, rank: int, world_size: int, batch_size: int, n_windows: int, seed: int
+    batch: int | np.ndarray, *, rank: int, world_size: int, batch_size: int, n_windows: int, seed: int
 ) -> np.ndarray:
-    """Window numbers (B,) of one rank's share of micro-batch `batch`."""
-    first = (batch * world_size + rank) * batch_size
-    places = np.arange(first, first + batch_size)
-    epochs, places = np.divmod(places, n_windows)
-    windows = np.empty(batch_size, np.int64)
+    """Window numbers (B,) of one rank's share of micro-batch `batch`; (N, B) of N batches at once."""
+    epochs, places = training_places(
+        batch, rank=rank, world_size=world_size, batch_size=batch_size, n_windows=n_windows
+    )
+    windows = np.empty(places.shape, np.int64)
     for epoch in np.unique(epochs):
         here = epochs == epoch
         windows[here] = permute(places[here], n_windows, seed=seed, epoch=int(epoch))
     return windows
+
+
+def training_places(
+    batch: int | np.ndarray, *, rank: int, world_size: int, batch_size: int, n_windows: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Epoch and place in the epoch's order, (..., B), of what a rank sees in micro-batch `batch`."""
+    first = (np.asarray(batch, np.int64) * world_size + rank) * batch_size
+    return np.divmod(first[..., None] + np.arange(batch_size), n_windows)
+
+
+def window_shares(n_windows: int, counts: Sequence[int], weights: Sequence[float]) -> np.ndarray:
+    """How many of an epoch's `n_windows` windows each source gives: in proportion to its weight, rounded so
+    that they add up (largest remainder). A source without windows gives none.
+    """
+    wanted = np.array([weight * (count > 0) for count, weight in zip(counts, weights, strict=True)], float)
+    exact = n_windows * wanted / wanted.sum()
+    shares = np.floor(exact).astype(np.int64)
+    largest = np.argsort(shares - exact, kind="stable")
+    shares[largest[: n_windows - int(shares.sum())]] += 1
+    return shares
+
+
+def mixed_windows(
+    windows: np.ndarray, epochs: np.ndarray, *, counts: Sequence[int], shares: np.ndarray, seed: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Source and window in it for numbers in an epoch of a mixture, of `shares` windows a source.
+
+    Each source's windows come in passes, each pass in an order of its own, and passes go on from epoch to
+    epoch: no window comes again before all others of its source have come.
+    """
+    ends = np.cumsum(shares)
+    sources = np.searchsorted(ends, windows, side="right")
+    inside = np.empty_like(windows)
+    for source in np.unique(sources):
+        here = sources == source
+        number = epochs[here] * shares[source] + windows[here] - (ends[source] - shares[source])
+        passes, places = np.divmod(number, counts[source])
+        picked = np.empty_like(places)
+        for each in np.unique(passes):
+            same = passes == each
+            own_seed = seed + ((int(source) + 1) << 64)
+            picked[same] = permute(places[same], counts[source], seed=own_seed, epoch=int(each))
+        inside[here] = picked
+    return sources, inside
 
 
 def permute(places: np.ndarray, n: int, *, seed: int, epoch: int) -> np.ndarray:
@@ -55,20 +102,32 @@ def permute(places: np.ndarray, n: int, *, seed: int, epoch: int) -> np.ndarray:
     return result.astype(np.int64)
 
 
-def gather(tokens: np.ndarray, starts: np.ndarray, context_length: int) -> tuple[np.ndarray, np.ndarray]:
+def gather(
+    tokens: Tokens | np.ndarray, starts: np.ndarray, context_length: int
+) -> tuple[np.ndarray, np.ndarray]:
     """Inputs and targets (B, T), int64, of the windows that begin at `starts` (B,)."""
-    window = tokens[starts[:, None] + np.arange(context_length + 1)].astype(np.int64)
+    if isinstance(tokens, np.ndarray):
+        tokens = Tokens([tokens])
+    window = tokens.gather(starts, context_length + 1)
     return window[:, :-1], window[:, 1:]
 
 
 def evaluation_batch(
-    tokens: np.ndarray, batch: int, *, rank: int, world_size: int, batch_size: int, context_length: int
+    tokens: Tokens | np.ndarray,
+    batch: int,
+    *,
+    rank: int,
+    world_size: int,
+    batch_size: int,
+    context_length: int,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Inputs and targets (B, T) of one rank's share of evaluation batch `batch`: windows in order, end to
     end.
 
     Every rank gets as many batches of the same shape; where the windows have run out, targets are `IGNORED`.
     """
+    from gpt_pretrain.loss import IGNORED  # brings torch, which the other functions do without
+
     n_windows = count_windows(len(tokens), context_length, context_length)
     windows = (batch * world_size + rank) * batch_size + np.arange(batch_size)
     inputs, targets = gather(tokens, np.minimum(windows, n_windows - 1) * context_length, context_length)

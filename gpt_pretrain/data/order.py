@@ -1,0 +1,54 @@
+"""Where the windows of every training batch begin, worked out for many batches at once."""
+
+import numpy as np
+
+from gpt_pretrain.data.corpus import Corpus
+from gpt_pretrain.data.windows import (
+    count_windows,
+    mixed_windows,
+    training_places,
+    training_windows,
+    window_shares,
+)
+
+BLOCK = 64  # batches: numpy's own cost for a call is as high for one as for all of them
+
+
+class WindowOrder:
+    """Batch k of this rank, for any k; only the block that k lies in is kept."""
+
+    def __init__(
+        self,
+        corpus: Corpus,
+        *,
+        n_windows: int,
+        context_length: int,
+        stride: int,
+        batch_size: int,
+        rank: int,
+        world_size: int,
+        seed: int,
+    ) -> None:
+        parts = [part for part in corpus.parts if len(part.train)]
+        self.counts = [count_windows(len(part.train), context_length, stride) for part in parts]
+        self.first_tokens = np.cumsum([0] + [len(part.train) for part in parts[:-1]])
+        self.weights = [part.weight for part in parts]
+        self.n_windows, self.stride, self.seed = n_windows, stride, seed
+        self.place = {"rank": rank, "world_size": world_size, "batch_size": batch_size}
+        self._block, self._starts = -1, np.empty(0, np.int64)
+
+    def starts(self, batch: int) -> np.ndarray:
+        """Token (B,) of corpus.train at which each window of the batch begins."""
+        block, row = divmod(batch, BLOCK)
+        if block != self._block:
+            self._block, self._starts = block, self._compute(block * BLOCK + np.arange(BLOCK))
+        return self._starts[row]
+
+    def _compute(self, batches: np.ndarray) -> np.ndarray:
+        windows = training_windows(batches, n_windows=self.n_windows, seed=self.seed, **self.place)
+        if len(self.counts) == 1:
+            return windows * self.stride
+        epochs, _ = training_places(batches, n_windows=self.n_windows, **self.place)
+        shares = window_shares(self.n_windows, self.counts, self.weights)
+        sources, inside = mixed_windows(windows, epochs, counts=self.counts, shares=shares, seed=self.seed)
+        return self.first_tokens[sources] + inside * self.stride

@@ -1,0 +1,125 @@
+"""Batches of text to tokens, in this process or in several. Results come in the order of the batches."""
+
+import multiprocessing
+import queue
+import signal
+import threading
+from collections import deque
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from typing import Any
+
+import numpy as np
+
+from gpt_pretrain.errors import InfrastructureError, UserFacingError
+from gpt_pretrain.tokenizer import Tokenizer, without_surrogates
+
+# Which stream a segment belongs to, whether it begins a document, and its text.
+Segment = tuple[int, bool, str]
+IN_FLIGHT = 3  # batches a worker: one that it works on, one that waits, one that is on its way
+
+
+@dataclass(slots=True)
+class Encoded:
+    """What a batch adds to one stream: an end-of-text token stands before each place in `documents`."""
+
+    tokens: np.ndarray
+    documents: np.ndarray
+    characters: int
+    n_bytes: int  # of UTF-8
+    has_text: bool  # more than white space
+
+
+def encode_batch(
+    tokenizer: Tokenizer, batch: list[Segment], *, allow_special: bool, dtype: str
+) -> dict[int, Encoded]:
+    result = {}
+    for stream in sorted({stream for stream, _, _ in batch}):
+        parts, documents, n_tokens, characters, n_bytes, has_text = [], [], 0, 0, 0, False
+        for _, begins, text in (segment for segment in batch if segment[0] == stream):
+            if begins:
+                parts.append(np.array([tokenizer.end_of_text_id], dtype))
+                n_tokens += 1
+                documents.append(n_tokens)
+            ids = tokenizer.encode_segment(text, allow_special=allow_special)
+            parts.append(ids.astype(dtype))
+            n_tokens += len(ids)
+            characters += len(text)
+            has_text = has_text or not text.isspace()
+            n_bytes += len(text) if text.isascii() else len(without_surrogates(text).encode())
+        tokens = np.concatenate(parts)
+        result[stream] = Encoded(tokens, np.array(documents, np.int64), characters, n_bytes, has_text)
+    return result
+
+
+def encode_batches(
+    batches: Iterable[list[Segment]], tokenizer: Tokenizer, n_workers: int, **options: Any
+) -> Iterator[dict[int, Encoded]]:
+    """`encode_batch` of each batch. Batch k goes to worker k modulo their number, so order costs no waiting:
+    batches are of one size.
+    """
+    if n_workers == 0:
+        for batch in batches:
+            yield encode_batch(tokenizer, batch, **options)
+        return
+    with ExitStack() as stack:
+        workers = [_start(stack, tokenizer, options) for _ in range(n_workers)]
+        waiting: deque[Connection] = deque()
+        try:
+            for number, batch in enumerate(batches):
+                if len(waiting) >= IN_FLIGHT * n_workers:
+                    yield _receive(waiting.popleft())
+                worker = workers[number % n_workers]
+                worker.send(batch)
+                waiting.append(worker)
+            while waiting:
+                yield _receive(waiting.popleft())
+        except (EOFError, ConnectionError) as error:
+            raise InfrastructureError(
+                "a tokenizing process died, for want of memory perhaps: set a smaller data.prepare_workers"
+            ) from error
+
+
+def _start(stack: ExitStack, tokenizer: Tokenizer, options: dict[str, Any]) -> Connection:
+    """A fresh process, which inherits nothing: it ends when its pipe closes, however this process ends."""
+    context = multiprocessing.get_context("spawn")
+    ours, theirs = context.Pipe()
+    process = context.Process(target=_work, args=(theirs, tokenizer, options), daemon=True)
+    process.start()
+    theirs.close()
+    stack.callback(process.join)
+    stack.callback(ours.close)
+    return ours
+
+
+def _receive(worker: Connection) -> dict[int, Encoded]:
+    result = worker.recv()
+    if isinstance(result, Exception):
+        raise result
+    return result
+
+
+def _work(connection: Connection, tokenizer: Tokenizer, options: dict[str, Any]) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent's to answer: it closes the pipe
+    batches: queue.Queue[Any] = queue.Queue()
+    # A thread takes what the parent sends, so that neither waits for the other while both send.
+    threading.Thread(target=_feed, args=(connection, batches), daemon=True).start()
+    try:
+        while (batch := batches.get()) is not None:
+            try:
+                result: Any = encode_batch(tokenizer, batch, **options)
+            except UserFacingError as error:
+                result = error
+            connection.send(result)
+    except OSError:
+        pass  # the parent is gone
+
+
+def _feed(connection: Connection, batches: "queue.Queue[Any]") -> None:
+    try:
+        while True:
+            batches.put(connection.recv())
+    except (EOFError, OSError):
+        batches.put(None)

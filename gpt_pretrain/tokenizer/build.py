@@ -1,0 +1,102 @@
+"""Tokenizers from settings, and from the files of a checkpoint."""
+
+import hashlib
+import json
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from gpt_pretrain.config import TokenizerConfig
+from gpt_pretrain.errors import ArtifactError, InputError
+from gpt_pretrain.tokenizer.bpe import ENCODINGS, RANKS_FILE, BPETokenizer, gpt2_ranks, read_ranks
+from gpt_pretrain.tokenizer.huggingface import HuggingFaceTokenizer
+from gpt_pretrain.tokenizer.protocol import Tokenizer, to_json
+from gpt_pretrain.tokenizer.small import ByteTokenizer, CharacterTokenizer
+
+TOKENIZER_FILE = "tokenizer_settings.json"  # in a checkpoint, beside the tokenizer's own files
+
+
+def build_tokenizer(config: TokenizerConfig | str, alphabet: str | None = None) -> Tokenizer:
+    """The tokenizer that `config` describes; a text alone is its name. `characters` needs an `alphabet`.
+
+    Raises InputError or ArtifactError for a file that cannot be read or is none.
+    """
+    if isinstance(config, str):
+        config = TokenizerConfig(name=config)
+    added = config.special_tokens
+    match config.name:
+        case "gpt2":
+            return _gpt2(tuple(added))
+        case "bytes":
+            return ByteTokenizer(added)
+        case "characters":
+            assert alphabet is not None, "the data's alphabet: see data.corpus"
+            return CharacterTokenizer(alphabet, added)
+        case "tiktoken":
+            ranks = read_ranks(_read(config.path), str(config.path))
+            pattern, special = ENCODINGS[config.encoding]
+            special = _special_above(ranks, special, added)
+            return BPETokenizer(f"tiktoken {config.encoding}", ranks, config.pattern or pattern, special)
+        case _:
+            return HuggingFaceTokenizer(_read(config.path), config.end_of_text, added, str(config.path))
+
+
+def load_tokenizer(folder: Path) -> Tokenizer:
+    """The tokenizer that travels in a checkpoint, from the checkpoint's files alone. Raises ArtifactError."""
+    try:
+        settings = json.loads((folder / TOKENIZER_FILE).read_bytes())
+        match settings["name"]:
+            case "bytes":
+                return ByteTokenizer(settings["special_tokens"])
+            case "characters":
+                return CharacterTokenizer(settings["alphabet"], settings["special_tokens"])
+            case "huggingface":
+                content = (folder / "tokenizer.json").read_bytes()
+                return HuggingFaceTokenizer(content, settings["end_of_text"], settings["special_tokens"])
+            case "gpt2":
+                ranks = gpt2_ranks((folder / "vocab.json").read_bytes())
+            case _:
+                ranks = read_ranks((folder / RANKS_FILE).read_bytes(), str(folder / RANKS_FILE))
+        return BPETokenizer(settings["name"], ranks, settings["pattern"], settings["special"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ArtifactError(f"{folder}: its tokenizer cannot be read: {error}") from error
+
+
+def settings_file(tokenizer: Tokenizer) -> bytes:
+    """Content of `TOKENIZER_FILE`."""
+    return to_json(tokenizer.settings())
+
+
+def fingerprint(tokenizer: Tokenizer) -> str:
+    """Differs wherever two tokenizers give different tokens."""
+    settings: dict[str, Any] = tokenizer.settings()
+    content = ""
+    if isinstance(tokenizer, BPETokenizer):
+        content = repr(tokenizer.ranks)
+    elif isinstance(tokenizer, HuggingFaceTokenizer):
+        content = tokenizer.files()["tokenizer.json"].decode()
+    text = json.dumps(settings, sort_keys=True) + content
+    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+
+
+@cache
+def _gpt2(special_tokens: tuple[str, ...]) -> Tokenizer:
+    ranks = gpt2_ranks()
+    pattern, special = ENCODINGS["gpt2"]
+    return BPETokenizer("gpt2", ranks, pattern, _special_above(ranks, special, list(special_tokens)))
+
+
+def _special_above(ranks: dict[bytes, int], special: dict[str, int], added: list[str]) -> dict[str, int]:
+    """The encoding's special tokens, then the added ones. Other ranks than its own get them right above."""
+    highest = max(ranks.values())
+    if min(special.values()) <= highest or highest + 2 < min(special.values()):
+        special = {token: highest + 1 + n for n, token in enumerate(special)}
+    first = max([highest, *special.values()]) + 1
+    return special | {token: first + n for n, token in enumerate(t for t in added if t not in special)}
+
+
+def _read(path: str | None) -> bytes:
+    try:
+        return Path(path or "").read_bytes()
+    except OSError as error:
+        raise InputError(f"tokenizer.path={path} cannot be read: {error.strerror}") from error

@@ -1,0 +1,224 @@
+"""The token cache: built once, the same whoever builds it, repaired when damaged, continued when killed."""
+
+import json
+import multiprocessing
+import os
+import random
+import signal
+import time
+import zlib
+
+import pytest
+
+from gpt_pretrain.config import DataConfig, TokenizerConfig
+from gpt_pretrain.data import cache as cache_module
+from gpt_pretrain.data import shards
+from gpt_pretrain.data.corpus import load_corpus
+from gpt_pretrain.data.sources import build_source
+from gpt_pretrain.errors import InfrastructureError, InputError
+from gpt_pretrain.tokenizer import build_tokenizer
+
+
+def write(path, n_characters, seed=0):
+    draw = random.Random(seed)
+    words = ["lorem", "ipsum", "dolor", "sit", "amet,", "été", "\n"]
+    path.write_text(" ".join(draw.choice(words) for _ in range(n_characters // 5)))
+    return path
+
+
+def content(folder):
+    """Every file of a cache entry, by name."""
+    return {file.name: file.read_bytes() for file in folder.iterdir()}
+
+
+def open_cache(path, cache, **settings):
+    config = DataConfig(source="text_files", path=str(path), **settings)
+    source = build_source(config, str(path), cache)
+    return cache_module.open_or_build(
+        source, config, build_tokenizer(TokenizerConfig(name="bytes")), cache, split=config.split
+    )
+
+
+def test_a_text_is_tokenized_once(tmp_path, cache):
+    file = write(tmp_path / "a.txt", 1000)
+    first, second = open_cache(file, cache), open_cache(file, cache)
+    assert (first.built, second.built) == (True, False)
+    assert first.folder == second.folder
+
+
+def test_what_changes_the_tokens_changes_the_address_and_nothing_else_does(tmp_path, cache):
+    file = write(tmp_path / "a.txt", 1000)
+    (tmp_path / "b.txt").write_bytes(file.read_bytes())
+    here = open_cache(file, cache).folder
+    assert open_cache(tmp_path / "b.txt", cache).folder == here  # the same text under another name
+    assert open_cache(file, cache, batch_size=3, num_workers=2).folder == here
+    others = [open_cache(file, cache, **s).folder for s in ({"val_fraction": 0.2}, {"special_tokens": True})]
+    others.append(open_cache(write(file, 1000, seed=1), cache).folder)
+    assert len({here, *others}) == 4
+
+
+def test_worker_processes_give_the_same_bytes(tmp_path):
+    file = write(tmp_path / "a.txt", 1_500_000)
+    entries = [content(open_cache(file, tmp_path / f"cache{n}", prepare_workers=n).folder) for n in (0, 1, 3)]
+    assert entries[0] == entries[1] == entries[2]
+
+
+def test_many_shards_read_as_one(tmp_path, cache, monkeypatch):
+    monkeypatch.setattr(shards, "SHARD_TOKENS", 1000)
+    monkeypatch.setattr("gpt_pretrain.data.splits.BATCH_CHARACTERS", 700)
+    monkeypatch.setattr("gpt_pretrain.tokenizer.segmentation.SEGMENT", 600)
+    file = write(tmp_path / "a.txt", 20_000)
+    entry = open_cache(file, cache)
+    assert len(entry.index["streams"]["train"]["shards"]) > 5
+    tokens = (entry.tokens("train") + entry.tokens("val"))[:]
+    assert bytes(tokens.tolist()) == file.read_bytes()
+
+
+@pytest.mark.parametrize("how", ["cut", "flipped", "missing", "index"])
+def test_a_damaged_shard_is_found_and_built_again(tmp_path, cache, caplog, how):
+    file = write(tmp_path / "a.txt", 5000)
+    entry = open_cache(file, cache)
+    sound = content(entry.folder)
+    shard = entry.folder / "train-00000.bin"
+    if how == "cut":
+        os.truncate(shard, 100)
+    elif how == "flipped":
+        shard.write_bytes(bytes([sound[shard.name][0] ^ 1]) + sound[shard.name][1:])
+    elif how == "missing":
+        shard.unlink()
+    else:
+        (entry.folder / "index.json").write_text("{")
+    again = open_cache(file, cache)
+    assert again.built
+    assert content(again.folder) == sound
+    assert "is damaged" in caplog.text
+
+
+def test_a_large_cache_has_its_checksums_compared_on_demand(tmp_path, cache, monkeypatch):
+    monkeypatch.setattr(cache_module, "CHECKED_BYTES", 0)
+    file = write(tmp_path / "a.txt", 5000)
+    shard = open_cache(file, cache).folder / "train-00000.bin"
+    shard.write_bytes(b"\1" + shard.read_bytes()[1:])
+    assert not open_cache(file, cache).built  # sizes hold
+    config = DataConfig(source="text_files", path=str(file))
+    assert load_corpus(config, build_tokenizer("bytes"), checksums=True).parts[0].built
+
+
+def test_an_interrupted_build_goes_on_and_gives_the_same_bytes(tmp_path, monkeypatch, caplog):
+    caplog.set_level("INFO")
+    monkeypatch.setattr(cache_module, "COMMIT_SECONDS", 0.0)
+    monkeypatch.setattr(shards, "SHARD_TOKENS", 9000)
+    monkeypatch.setattr("gpt_pretrain.data.splits.BATCH_CHARACTERS", 1000)
+    monkeypatch.setattr("gpt_pretrain.tokenizer.segmentation.SEGMENT", 900)
+    file = write(tmp_path / "a.txt", 30_000)
+    whole = content(open_cache(file, tmp_path / "one").folder)
+    encoded, original = [], cache_module.encode_batches
+
+    def killed(*arguments, **options):
+        for number, result in enumerate(original(*arguments, **options)):
+            if number == 10:
+                raise KeyboardInterrupt
+            encoded.append(number)
+            yield result
+
+    monkeypatch.setattr(cache_module, "encode_batches", killed)
+    with pytest.raises(KeyboardInterrupt):
+        open_cache(file, tmp_path / "two")
+    (partial,) = (tmp_path / "two" / "tokens").glob("*.partial")
+    with (partial / "train-00000.bin").open("ab") as stream:
+        stream.write(b"written but not committed")
+    (partial / "train-00002.bin").write_bytes(b"a shard begun but not committed")
+    monkeypatch.setattr(cache_module, "encode_batches", original)
+    assert content(open_cache(file, tmp_path / "two").folder) == whole
+    assert "going on after 10 batches" in caplog.text
+
+
+def test_a_build_killed_before_or_after_its_commits_starts_clean(tmp_path, cache):
+    file = write(tmp_path / "a.txt", 5000)
+    entry = open_cache(file, cache)
+    sound = content(entry.folder)
+    entry.folder.rename(entry.folder.with_suffix(".partial"))  # complete, but never given its name
+    again = open_cache(file, cache)
+    assert again.built
+    assert content(again.folder) == sound
+
+
+def test_a_source_that_changes_while_it_is_read_is_refused(tmp_path, cache, monkeypatch):
+    file = write(tmp_path / "a.txt", 5000)
+    original = cache_module.encode_batches
+
+    def changing(*arguments, **options):
+        write(file, 5000, seed=1)
+        yield from original(*arguments, **options)
+
+    monkeypatch.setattr(cache_module, "encode_batches", changing)
+    with pytest.raises(InputError, match="changed while it was read"):
+        open_cache(file, cache)
+
+
+def test_a_cache_folder_that_cannot_be_written_is_named(tmp_path):
+    file = write(tmp_path / "a.txt", 100)
+    (tmp_path / "cache").write_text("a file is in the way")
+    with pytest.raises(InfrastructureError, match=r"set data\.cache_dir"):
+        open_cache(file, tmp_path / "cache")
+
+
+def test_a_tokenizing_process_that_dies_is_an_infrastructure_error(tmp_path, cache, monkeypatch):
+    monkeypatch.setattr("gpt_pretrain.data.workers.encode_batch", None)  # only here: workers import their own
+    original = cache_module.batches
+
+    def killing(*arguments):
+        for batch in original(*arguments):
+            for child in multiprocessing.active_children():
+                os.kill(child.pid, signal.SIGKILL)
+                child.join()
+            yield batch
+
+    monkeypatch.setattr(cache_module, "batches", killing)
+    with pytest.raises(InfrastructureError, match="a tokenizing process died"):
+        open_cache(write(tmp_path / "a.txt", 2_000_000), cache, prepare_workers=1)
+
+
+def _open_and_report(path, cache, report):
+    cache_module.COMMIT_SECONDS = 0.0
+    entry = open_cache(path, cache)
+    tokens = (entry.tokens("train") + entry.tokens("val"))[:]
+    known = {"built": entry.built, "ended": time.monotonic(), "tokens": zlib.crc32(tokens.tobytes())}
+    report.with_suffix(".partial").write_text(json.dumps(known))
+    report.with_suffix(".partial").rename(report)
+
+
+@pytest.mark.slow
+def test_eight_processes_build_an_empty_cache_once_though_one_is_killed(tmp_path):
+    file = write(tmp_path / "a.txt", 1_200_000)
+    context = multiprocessing.get_context("fork")
+    started = time.monotonic()
+    expected = content(open_cache(file, tmp_path / "alone").folder)
+    alone = time.monotonic() - started
+    draw, killed = random.Random(0), 0
+    for number in range(20):
+        cache, reports = tmp_path / f"cache{number}", tmp_path / f"reports{number}"
+        reports.mkdir()
+        processes = [
+            context.Process(target=_open_and_report, args=(file, cache, reports / f"{k}.json"))
+            for k in range(8)
+        ]
+        for process in processes:
+            process.start()
+        time.sleep(draw.random() * alone * 2)
+        victim = draw.choice([process for process in processes if process.is_alive()] or processes)
+        victim.kill()
+        for process in processes:
+            process.join(120)
+        killed += victim.exitcode == -signal.SIGKILL  # else it had ended just then
+        known = [json.loads(report.read_bytes()) for report in reports.glob("*.json")]
+        assert len(known) >= 7
+        assert sum(report["built"] for report in known) <= 1  # 0 where the builder was killed at its end
+        assert len({report["tokens"] for report in known}) == 1
+        (folder,) = [entry for entry in (cache / "tokens").iterdir() if not entry.suffix]
+        assert content(folder) == expected
+        assert not list(cache.rglob("*.partial"))
+        built_at = [report["ended"] for report in known if report["built"]]
+        if built_at:
+            assert max(report["ended"] for report in known) - built_at[0] < 2
+    assert killed >= 15

@@ -1,0 +1,175 @@
+"""Splits that do not leak, mixtures, the book's numbers, and data that is not what it was."""
+
+import json
+import random
+
+import pytest
+
+from gpt_pretrain.config import DataConfig, TokenizerConfig, TrainConfig
+from gpt_pretrain.data.corpus import check_same, load_corpus, tokenizer_for
+from gpt_pretrain.data.windows import count_windows
+from gpt_pretrain.entry import compose
+from gpt_pretrain.errors import InputError
+from gpt_pretrain.preparation import prepare
+from gpt_pretrain.runs import fingerprint
+from gpt_pretrain.tokenizer import build_tokenizer
+
+
+def documents(folder, texts):
+    folder.mkdir(exist_ok=True)
+    for name, text in texts.items():
+        (folder / name).write_text(text)
+    return folder
+
+
+def many(n, seed=0):
+    draw = random.Random(seed)
+    return {f"{k:04d}.txt": f"document {draw.random()} " + "x" * draw.randrange(50) for k in range(n)}
+
+
+def test_the_book_s_numbers(story, load):
+    corpus = load(story, tokenizer="gpt2")
+    assert (corpus.n_characters, len(corpus.train), len(corpus.val)) == (20479, 4612, 534)
+    assert count_windows(len(corpus.train), 256, 256) == 18
+    assert count_windows(len(corpus.val), 256, 256) == 2
+    text = story.read_text()
+    assert build_tokenizer("gpt2").decode_bytes(corpus.train[:].tolist()).decode() == text[:18431]
+    assert corpus.val_bytes_per_token == len(text[18431:].encode()) / 534
+    assert len(load(story, tokenizer="gpt2", split="tokens").train) == int(0.9 * 5145)
+
+
+@pytest.mark.parametrize("split", ["characters", "tokens", "documents"])
+def test_the_splits_together_are_the_text_and_documents_are_kept_apart(tmp_path, load, text_of, split):
+    texts = many(60)
+    corpus = load(documents(tmp_path / "d", texts), split=split, val_fraction=0.2)
+    parts = text_of(corpus.train), text_of(corpus.val)
+    if split == "documents":
+        assert sorted(parts[0].split("|") + parts[1].split("|")) == sorted(texts.values())
+        assert not set(parts[0].split("|")) & set(parts[1].split("|"))
+    else:
+        joined = "|".join(texts.values())
+        assert "".join(parts).replace("|", "") == joined.replace("|", "")
+        assert abs(len(parts[1]) / len(joined) - 0.2) < 0.01
+    assert corpus.n_characters == sum(map(len, texts.values()))
+
+
+@pytest.mark.parametrize("cut", range(1, 12))
+def test_a_cut_by_characters_anywhere_puts_end_of_text_only_between_documents(tmp_path, load, text_of, cut):
+    texts = {"a.txt": "aaaa", "b.txt": "bbbb", "c.txt": "cccc"}
+    corpus = load(documents(tmp_path / "d", texts), val_fraction=1 - cut / 12 - 1e-9)
+    joined, kept, seen = "aaaa|bbbb|cccc", "", 0
+    while seen < cut:
+        seen += joined[len(kept)] != "|"
+        kept += joined[len(kept)]
+    assert (text_of(corpus.train), text_of(corpus.val)) == (kept, joined[len(kept) :].lstrip("|"))
+
+
+def test_a_document_stays_on_its_side_when_others_come_and_files_are_renamed(tmp_path, load, text_of):
+    texts = many(80)
+    first = load(documents(tmp_path / "d", texts), split="documents", val_fraction=0.3)
+    val = set(text_of(first.val).split("|"))
+    assert 10 < len(val) < 40
+    more = {f"z{name}": text for name, text in texts.items()} | many(80, seed=1)
+    second = load(documents(tmp_path / "e", more), split="documents", val_fraction=0.3)
+    assert val == set(text_of(second.val).split("|")) & set(texts.values())
+
+
+def test_equal_documents_are_never_on_both_sides(tmp_path, load, text_of):
+    rows = [json.dumps({"text": text}) for text in list(many(30).values()) * 3]
+    (tmp_path / "a.jsonl").write_text("\n".join(rows))
+    corpus = load(tmp_path / "a.jsonl", split="documents", val_fraction=0.3)
+    assert not set(text_of(corpus.train).split("|")) & set(text_of(corpus.val).split("|"))
+
+
+def test_a_separate_validation_source_leaves_the_other_whole(tmp_path, load, text_of):
+    (tmp_path / "train.txt").write_text("train text")
+    (tmp_path / "val.txt").write_text("val é")
+    corpus = load(tmp_path / "train.txt", val_path=str(tmp_path / "val.txt"))
+    assert (text_of(corpus.train), text_of(corpus.val)) == ("train text", "val é")
+    assert corpus.val_bytes_per_token == 1
+    assert corpus.n_characters == 15
+
+
+def test_a_mixture_has_the_sources_weights_and_validates_on_all(tmp_path, load, text_of):
+    (tmp_path / "a.txt").write_text("a" * 90 + "A" * 10)
+    (tmp_path / "b.txt").write_text("b" * 180 + "B" * 20)
+    sources = {str(tmp_path / "a.txt"): 3.0, str(tmp_path / "b.txt"): 1.0}
+    corpus = load(None, source="mixture", sources=sources)
+    assert [part.weight for part in corpus.parts] == [3, 1]
+    assert corpus.train_sizes == [90, 180]
+    assert text_of(corpus.val) == "A" * 10 + "|" + "B" * 20
+
+
+@pytest.mark.parametrize("special", [False, True])
+def test_end_of_text_inside_a_text_stays_text_unless_asked(tmp_path, load, special):
+    (tmp_path / "a.txt").write_text("a<|endoftext|>b" * 10)
+    corpus = load(tmp_path / "a.txt", special_tokens=special, split="tokens")
+    assert ((corpus.train + corpus.val)[:] == 256).sum() == (10 if special else 0)
+
+
+@pytest.mark.parametrize("split", ["characters", "tokens", "documents"])
+def test_bytes_a_token_count_utf8_and_not_the_end_of_text(tmp_path, load, split):
+    (tmp_path / "a.jsonl").write_text("\n".join(json.dumps({"text": f"é{n}" * 30}) for n in range(100)))
+    corpus = load(tmp_path / "a.jsonl", split=split, tokenizer="gpt2", val_fraction=0.3)
+    tokenizer = build_tokenizer("gpt2")
+    ids = [i for i in corpus.val[:].tolist() if i != tokenizer.end_of_text_id]
+    n_bytes = len(tokenizer.decode_bytes(ids))
+    # A cut by tokens may fall inside a character: its bytes are counted all the same.
+    assert corpus.val_bytes_per_token == pytest.approx(n_bytes / len(corpus.val))
+
+
+def test_the_alphabet_of_characters_is_that_of_all_the_data(tmp_path, cache):
+    (tmp_path / "a.txt").write_text("hello")
+    (tmp_path / "v.txt").write_text("wé")
+    config = DataConfig(source="text_files", path=str(tmp_path / "a.txt"), val_path=str(tmp_path / "v.txt"))
+    tokenizer = tokenizer_for(config, TokenizerConfig(name="characters"))
+    assert tokenizer.vocab_size == len(set("hellowé")) + 1
+    assert load_corpus(config, tokenizer).val[:].tolist() == tokenizer.encode("wé").tolist()
+    assert tokenizer_for(config, TokenizerConfig(name="characters")).vocab_size == tokenizer.vocab_size
+
+
+def test_a_vocabulary_above_65536_is_stored_in_four_bytes(tmp_path, cache):
+    (tmp_path / "a.txt").write_text("".join(map(chr, range(0x10000, 0x10000 + 70000))))
+    config = DataConfig(source="text_files", path=str(tmp_path / "a.txt"))
+    tokenizer = tokenizer_for(config, TokenizerConfig(name="characters"))
+    corpus = load_corpus(config, tokenizer)
+    assert corpus.train[:].tolist() + corpus.val[:].tolist() == list(range(70000))
+
+
+@pytest.mark.parametrize("content", ["", "\ufeff", " \n\t\n"])
+def test_an_empty_source_is_refused(tmp_path, load, content):
+    (tmp_path / "a.txt").write_text(content)
+    with pytest.raises(InputError, match="holds no text"):
+        load(tmp_path / "a.txt")
+
+
+def test_a_changed_source_is_named_with_both_fingerprints(tmp_path, load):
+    file = tmp_path / "a.txt"
+    file.write_text("one text")
+    before = load(file).fingerprints
+    check_same(load(file), before, "run")
+    file.write_text("two text")
+    after = load(file)
+    with pytest.raises(InputError) as refused:
+        check_same(after, before, "outputs/run")
+    for word in (str(file), before[str(file)], after.fingerprints[str(file)], "outputs/run"):
+        assert word in str(refused.value)
+
+
+def test_a_resumed_run_whose_text_changed_is_refused_before_it_trains(tmp_path, load):
+    file = tmp_path / "a.txt"
+    file.write_text("one text " * 200)
+    checkpoint = tmp_path / "run" / "checkpoints" / "step-00000001"
+    checkpoint.mkdir(parents=True)
+    state = checkpoint / "trainer_state.json"
+    state.write_text(json.dumps({"GPTDataModule": {"corpus": load(file).fingerprints}}))
+    (checkpoint / "manifest.json").write_text(json.dumps({state.name: fingerprint(state)}))
+    options = ["model=tiny", "tokenizer=bytes", "data=text_files", f"data.path={file}", "trainer=cpu"]
+    config = compose("train", TrainConfig, [*options, f"resume={tmp_path / 'run'}"])
+    assert prepare(config, tmp_path / "run").resume_from == checkpoint
+    before = load(file).fingerprints[str(file)]
+    file.write_text("two text " * 200)
+    with pytest.raises(InputError, match=before) as refused:
+        prepare(config, tmp_path / "run")
+    assert load(file).fingerprints[str(file)] in str(refused.value)
+    assert len(str(refused.value).splitlines()) <= 3

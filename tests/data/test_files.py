@@ -1,0 +1,136 @@
+"""Documents come out of every kind of file as they went in; a file that cannot be read is named."""
+
+import gzip
+import io
+import json
+import os
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gpt_pretrain.data.files import documents_in, find_files, text_pieces
+from gpt_pretrain.errors import InputError
+
+TEXTS = ["one\ntwo", "日本語 \U0001f600", 'quotes " and \\', "x" * 3000]
+
+
+def read(file, field="text"):
+    counted = []
+    documents = ["".join(document) for document in documents_in(file, field, counted.append)]
+    return documents, sum(counted)
+
+
+def lines(texts, field="text"):
+    return "".join(json.dumps({"id": n, field: text}) + "\n" for n, text in enumerate(texts)).encode()
+
+
+@pytest.mark.parametrize("suffix", [".jsonl", ".jsonl.gz", ".jsonl.zst", ".parquet"])
+def test_documents_of_packed_files_come_out_and_every_byte_is_counted(tmp_path, suffix):
+    file = tmp_path / f"data{suffix}"
+    if suffix == ".jsonl":
+        file.write_bytes(lines(TEXTS, "body"))
+    elif suffix == ".jsonl.gz":
+        file.write_bytes(gzip.compress(lines(TEXTS[:2], "body")) + gzip.compress(lines(TEXTS[2:], "body")))
+    elif suffix == ".jsonl.zst":
+        zstandard = pytest.importorskip("zstandard", reason="the extra gpt_pretrain[data] is not installed")
+        pack = zstandard.ZstdCompressor().compress
+        file.write_bytes(pack(lines(TEXTS[:2], "body")) + pack(lines(TEXTS[2:], "body")))
+    else:
+        pa = pytest.importorskip("pyarrow", reason="the extra gpt_pretrain[data] is not installed")
+        pq = __import__("pyarrow.parquet", fromlist=["write_table"])
+        pq.write_table(pa.table({"id": range(4), "body": TEXTS}), file)
+    assert read(file, "body") == (TEXTS, file.stat().st_size)
+
+
+def test_a_text_file_is_one_document_and_line_ends_are_those_of_python_s_own_open(tmp_path):
+    file = tmp_path / "a.md"
+    file.write_bytes("\ufeffone\r\ntwo\rthree\n".encode())
+    assert read(file)[0] == [file.open(encoding="utf-8-sig").read()]
+
+
+@given(text=st.text(st.characters(exclude_categories=["Cs"])), size=st.integers(1, 7))
+def test_a_file_read_in_chunks_cut_at_any_byte_gives_the_same_text(text, size):
+    class Trickle(io.BytesIO):
+        def read(self, n=-1):
+            return super().read(size)
+
+    expected = io.TextIOWrapper(io.BytesIO(text.encode()), "utf-8-sig").read()
+    assert "".join(text_pieces(Trickle(text.encode()), "x")) == expected
+
+
+def test_empty_documents_are_left_out(tmp_path):
+    file = tmp_path / "a.jsonl"
+    file.write_text('{"text": ""}\n\n{"text": null}\n{"text": "a"}\n')
+    assert read(file)[0] == ["a"]
+
+
+def test_a_folder_gives_its_files_by_name_and_only_of_known_kinds(tmp_path):
+    (tmp_path / "sub").mkdir()
+    for name in ("b.txt", "a.md", "sub/c.jsonl.gz", "d.log", "e.bin"):
+        (tmp_path / name).write_text("x")
+    assert [f.name for f in find_files(str(tmp_path), None)] == ["a.md", "b.txt", "c.jsonl.gz"]
+    assert [f.name for f in find_files(str(tmp_path), "*.log")] == ["d.log"]
+    assert [f.name for f in find_files(f"{tmp_path}/*.t*", None)] == ["b.txt"]
+    for path, pattern in ((tmp_path, "*.rst"), (tmp_path / "nowhere", None), (f"{tmp_path}/*.rst", None)):
+        with pytest.raises(InputError, match=r"data\.path"):
+            find_files(str(path), pattern)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("a.txt", b"fine \xff", "a.txt is not UTF-8: byte 5 is 0xff"),
+        ("a.txt", "é".encode()[:1], "a.txt is not UTF-8: byte 0 is 0xc3"),
+        ("a.txt", b"x" * (1 << 18) + "é".encode()[:1] + b"!", "a.txt is not UTF-8: byte 262144 is 0xc3"),
+        ("a.jsonl", b'{"text": "a"}\n{"text": ', "a.jsonl, line 2 is not JSON"),
+        ("a.jsonl", b'{"body": "a", "id": 1}\n', "data.text_field=text is not in"),
+        ("a.jsonl", b'{"body": "a", "id": 1}\n', "it holds body, id"),
+        ("a.jsonl", b'["text"]\n', "it holds a list, not an object"),
+        ("a.jsonl", b'{"text": 3}\n', "is of type int, not text"),
+        ("a.jsonl.gz", b"not gzip", "is damaged or cut off"),
+        ("a.jsonl.gz", gzip.compress(lines(TEXTS))[:-12], "is damaged or cut off"),
+        ("a.bin", b"\0\0", "holds tokens, not text: choose data=token_files"),
+    ],
+)
+def test_what_cannot_be_read_is_named_with_its_place(tmp_path, name, content, message):
+    file = tmp_path / name
+    file.write_bytes(content)
+    with pytest.raises(InputError) as refused:
+        read(file)
+    assert message in str(refused.value)
+
+
+@pytest.mark.parametrize("name", ["a.parquet", "a.jsonl.zst"])
+def test_a_damaged_packed_file_is_named(tmp_path, name):
+    pytest.importorskip("pyarrow" if name.endswith("parquet") else "zstandard")
+    (tmp_path / name).write_bytes(b"PAR1 nonsense")
+    with pytest.raises(InputError, match="is damaged"):
+        read(tmp_path / name)
+
+
+def test_a_parquet_file_without_the_field_says_what_it_holds(tmp_path):
+    pa = pytest.importorskip("pyarrow")
+    pq = __import__("pyarrow.parquet", fromlist=["write_table"])
+    pq.write_table(pa.table({"body": ["a"], "n": [1]}), tmp_path / "a.parquet")
+    with pytest.raises(InputError, match="it holds body, n"):
+        read(tmp_path / "a.parquet")
+    with pytest.raises(InputError, match="is of type int, not text"):
+        read(tmp_path / "a.parquet", "n")
+
+
+@pytest.mark.parametrize(("name", "module"), [("a.parquet", "pyarrow"), ("a.jsonl.zst", "zstandard")])
+def test_a_missing_extra_says_how_to_install_it(tmp_path, monkeypatch, name, module):
+    monkeypatch.setitem(__import__("sys").modules, module, None)
+    (tmp_path / name).write_bytes(b"")
+    with pytest.raises(InputError, match=r"pip install 'gpt_pretrain\[data\]'"):
+        read(tmp_path / name)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root reads everything")
+def test_an_unreadable_file_is_named(tmp_path):
+    file = tmp_path / "a.txt"
+    file.write_text("x")
+    file.chmod(0)
+    with pytest.raises(InputError, match="cannot be read: Permission denied"):
+        read(file)
