@@ -131,5 +131,5 @@ class GPTModule(L.LightningModule):
 
 def _draw_seed(seed: int, micro_step: int, rank: int) -> int:
     """One seed of 63 bits for each (seed, micro-step, rank)."""
-    digest = hashlib.blake2b(f"{seed}/{micro_step}/{rank}".encode(), digest_size=8).digest()
+    digest = hashlib.blake2b(f"draws/{seed}/{micro_step}/{rank}".encode(), digest_size=8).digest()
     return int.from_bytes(digest, "little") >> 1

@@ -32,7 +32,7 @@ class DataConfig:
     val_fraction: float = number(0.1, above=0, below=1)  # from the end; documents: drawn by their content
     val_path: str | None = None  # validate on this instead; the source is then trained on as a whole
     cache_dir: str | None = None  # of tokens; None: $GPT_PRETRAIN_CACHE, else ~/.cache/gpt_pretrain
-    batch_size: int = number(8, at_least=1)  # sequences per device and micro-step
+    batch_size: int = number(4, at_least=1)  # sequences per device and micro-step
     stride: int | None = number(None, at_least=1)  # tokens from window to window; None: the context length
     max_windows: int | None = number(None, at_least=1)  # train on the first few only, to see a model overfit
     num_workers: int = number(0, at_least=0)  # loader processes

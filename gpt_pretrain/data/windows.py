@@ -88,7 +88,7 @@ def permute(places: np.ndarray, n: int, *, seed: int, epoch: int) -> np.ndarray:
     """
     half_bits = max(1, (max(1, n - 1).bit_length() + 1) // 2)
     mask = np.uint64((1 << half_bits) - 1)
-    digest = hashlib.blake2b(f"{seed}/{epoch}".encode(), digest_size=32).digest()
+    digest = hashlib.blake2b(f"order/{seed}/{epoch}".encode(), digest_size=32).digest()
     round_keys = np.frombuffer(digest, np.uint64)
     result = places.astype(np.uint64)
     outside = np.ones(len(result), bool)
