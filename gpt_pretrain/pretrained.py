@@ -12,7 +12,7 @@ from gpt_pretrain.runs import MANIFEST, find_checkpoint, find_checkpoints, find_
 from gpt_pretrain.tokenizer import TOKENIZER_FILE, Tokenizer, build_tokenizer
 from gpt_pretrain.weights.fetch import fetch_gpt2
 from gpt_pretrain.weights.fit import check_fit, describe
-from gpt_pretrain.weights.read import Weights, build_model, open_weights
+from gpt_pretrain.weights.read import OWN_FILES, Weights, build_model, open_weights
 
 
 def open_pretrained(
@@ -26,7 +26,7 @@ def open_pretrained(
         return None
     path = _path(weights, model, checkpoint)
     if (path / MANIFEST).is_file():
-        verify(path)
+        verify(path, but=OWN_FILES)
     return open_weights(path, model.n_heads)
 
 
