@@ -4,6 +4,8 @@ One row at a time, a matrix product takes as long as its weights take to come fr
 order in which the processor reads them well, are all that helps.
 """
 
+import warnings
+
 import torch
 from torch import Tensor, nn
 
@@ -86,7 +88,9 @@ class Int8Linear(nn.Module):
         super().__init__()
         weight, scales = _quantized(linear.weight.detach())
         zeros = torch.zeros(len(scales), dtype=torch.long)
-        per_channel = torch._make_per_channel_quantized_tensor(weight, scales.double(), zeros, 0)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # deprecated, with no successor that packs weights
+            per_channel = torch._make_per_channel_quantized_tensor(weight, scales.double(), zeros, 0)
         self.packed = torch.ops.quantized.linear_prepack(per_channel, None)
         self.product = torch.ops.quantized.linear_with_input_q_dq_qweight_dq_output_fp32.default
         self.bias = None if linear.bias is None else linear.bias.detach()
