@@ -7,17 +7,26 @@ from pathlib import Path
 
 import pytest
 
+from gpt_pretrain.data.sources import cache_dir
+
 ROOT = Path(__file__).parent.parent
+STORY = Path(os.environ.get("GPT_PRETRAIN_TEST_DATA") or cache_dir()) / "the-verdict.txt"
 
 
 @pytest.fixture(scope="session")
 def story() -> Path:
-    """The Verdict's file, from GPT_PRETRAIN_TEST_DATA; tests that need it skip where it is absent."""
-    folder = os.environ.get("GPT_PRETRAIN_TEST_DATA") or ROOT.parent / "shared" / "data"
-    file = Path(folder) / "the-verdict.txt"
-    if not file.is_file():
+    """The Verdict's file, from GPT_PRETRAIN_TEST_DATA or the cache; tests that need it skip elsewhere."""
+    if not STORY.is_file():
         pytest.skip("the-verdict.txt is not here: set GPT_PRETRAIN_TEST_DATA to its folder")
-    return file
+    return STORY
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _own_cache(tmp_path_factory):
+    """Tests build their token caches anew, and leave the user's alone."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("GPT_PRETRAIN_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
 
 
 @pytest.fixture

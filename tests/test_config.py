@@ -125,6 +125,8 @@ def test_every_train_and_generate_command_of_the_readme_composes():
     for script, arguments in commands:
         if "--" in arguments or "<" in arguments or "..." in arguments:
             continue
-        words = [word for word in shlex.split(arguments) if word not in ("-m",)]
-        plain = [word for word in words if "," not in word and not word.startswith(("resume=", "hydra."))]
+        words = shlex.split(arguments)
+        if "-m" in words:  # of a sweep, what all its trials share
+            words = [word for word in words if word != "-m" and "," not in word]
+        plain = [word for word in words if not word.startswith(("resume=", "hydra."))]
         compose(script, TrainConfig if script == "train" else GenerateConfig, plain)
