@@ -12,10 +12,9 @@ from gpt_pretrain.config import EvaluateConfig
 from gpt_pretrain.data.corpus import check_windows, load_corpus
 from gpt_pretrain.data.tokens import Tokens
 from gpt_pretrain.data.windows import count_windows, evaluation_batch
-from gpt_pretrain.errors import InputError
 from gpt_pretrain.loss import IGNORED, perplexity, summed_token_loss
 from gpt_pretrain.model import GPTModel
-from gpt_pretrain.pretrained import load_pretrained
+from gpt_pretrain.pretrained import load_pretrained, pick_device
 from gpt_pretrain.tokenizer import Tokenizer
 
 
@@ -36,7 +35,7 @@ def evaluate(config: EvaluateConfig) -> None:
     context_length = model.config.context_length
     corpus = load_corpus(config.data, tokenizer)
     check_windows(corpus, config.data, context_length)
-    model.to(_device(config.device))
+    model.to(pick_device(config.device))
     print(f"{source}: {model.n_params():,} parameters, windows of {context_length} tokens", file=sys.stderr)
     print(f"{'':6}{'loss':>10}{'perplexity':>13}{'bits/byte':>12}{'tokens':>13}")
     for split, tokens in (("train", corpus.train), ("val", corpus.val)):
@@ -69,11 +68,3 @@ def measure(model: GPTModel, tokenizer: Tokenizer, tokens: Tokens | np.ndarray, 
         loss, n_tokens = loss + float(total), n_tokens + int(count)
         n_bytes += len(tokenizer.decode_bytes(targets.flatten().tolist()))
     return Score(loss=loss / n_tokens, n_tokens=n_tokens, n_bytes=n_bytes)
-
-
-def _device(wanted: str) -> torch.device:
-    if wanted == "cuda" and not torch.cuda.is_available():
-        raise InputError("device=cuda: this machine has no GPU that torch can use; set device=cpu")
-    if wanted == "auto":
-        wanted = "cuda" if torch.cuda.is_available() else "cpu"
-    return torch.device(wanted)

@@ -12,11 +12,10 @@ from gpt_pretrain.config import DecodingConfig, GenerateConfig
 from gpt_pretrain.decoding.continuation import Continuation
 from gpt_pretrain.decoding.text import encode, generate_texts, stream_text, written
 from gpt_pretrain.decoding.weights import for_generation
-from gpt_pretrain.errors import InputError
 from gpt_pretrain.inspection import next_token_table, plot_temperatures, score_text
 from gpt_pretrain.interactive import converse, typed_lines
 from gpt_pretrain.model import GPTModel
-from gpt_pretrain.pretrained import load_pretrained
+from gpt_pretrain.pretrained import load_pretrained, pick_device
 from gpt_pretrain.prompts import check_writable, json_line, read_prompts
 from gpt_pretrain.tokenizer import Tokenizer
 
@@ -28,7 +27,7 @@ def generate(config: GenerateConfig) -> None:
         check_writable("output", config.output, ".jsonl")
     if config.plot:
         check_writable("plot", config.plot, ".png")
-    device = _device(config.device)
+    device = pick_device(config.device)
     model, tokenizer = _load(config, device)
     sys.stdout.reconfigure(errors="replace")  # type: ignore[union-attr]  # a terminal may know fewer characters
     try:
@@ -129,14 +128,6 @@ def _note_window(model: GPTModel, tokenizer: Tokenizer, prompt: str, decoding: D
             f"beyond {context_length} tokens each new one re-reads the whole context; "
             f"decoding.slide={max(2, context_length // 4)} is faster"
         )
-
-
-def _device(wanted: str) -> torch.device:
-    if wanted == "cuda" and not torch.cuda.is_available():
-        raise InputError("device=cuda: this machine has no GPU that torch can use; set device=cpu")
-    if wanted == "auto":
-        wanted = "cuda" if torch.cuda.is_available() else "cpu"
-    return torch.device(wanted)
 
 
 def _note(text: str) -> None:

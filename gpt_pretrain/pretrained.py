@@ -3,6 +3,8 @@
 import sys
 from pathlib import Path
 
+import torch
+
 from gpt_pretrain.checkpoint import read_tokenizer
 from gpt_pretrain.config import ModelConfig, ModelSettings, WeightsConfig, resolve_model
 from gpt_pretrain.data.sources import cache_dir
@@ -68,6 +70,15 @@ def tokenizer_of(weights: Weights) -> Tokenizer:
         ):
             return tokenizer
     raise InputError(f"{weights.path} has {vocab_size} token ids: of no tokenizer that we know")
+
+
+def pick_device(wanted: str) -> torch.device:
+    """The device that `auto`, `cpu` or `cuda` means here. Raises InputError."""
+    if wanted == "cuda" and not torch.cuda.is_available():
+        raise InputError("device=cuda: this machine has no GPU that torch can use; set device=cpu")
+    if wanted == "auto":
+        wanted = "cuda" if torch.cuda.is_available() else "cpu"
+    return torch.device(wanted)
 
 
 def _path(weights: WeightsConfig, model: ModelSettings, checkpoint: str | None) -> Path:

@@ -141,7 +141,7 @@ def test_inspecting_a_mixture_shows_each_source_s_share_and_passes(tmp_path, pre
 
 @pytest.mark.slow
 def test_a_killed_build_leaves_no_process_behind_and_the_next_goes_on(tmp_path, prepare):
-    (tmp_path / "a.txt").write_text("All work and no play makes Jack a dull boy.\n" * 2_000_000)
+    (tmp_path / "a.txt").write_text("All work and no play makes Jack a dull boy.\n" * 8_000_000)
     arguments = ["data=text_files", "data.path=a.txt", "data.prepare_workers=2"]
     environment = {**os.environ, "GPT_PRETRAIN_CACHE": str(tmp_path / "cache"), "PYTHONPATH": str(ROOT)}
     build = subprocess.Popen(
@@ -159,4 +159,4 @@ def test_a_killed_build_leaves_no_process_behind_and_the_next_goes_on(tmp_path, 
         time.sleep(0.05)
     answer = prepare(*arguments)
     assert "an interrupted build of text_files is there" in answer.stderr
-    assert "88,000,000 characters" in answer.stdout
+    assert "352,000,000 characters" in answer.stdout
