@@ -69,15 +69,16 @@ class LayerView:
         """Add (B, H, T, D) keys and values; attention of the queries over all so far, (B, H, T, D)."""
         now, end = self.cache.now, self.cache.end
         if now.ndim == 1:
-            start = end - keys.shape[2]
-            self.keys[:, :, start:end], self.values[:, :, start:end] = keys, values
+            start, n_new = end - keys.shape[2], keys.shape[2]
+            self.keys.narrow(2, start, n_new).copy_(keys)
+            self.values.narrow(2, start, n_new).copy_(values)
         else:
             rows = torch.arange(len(now), device=now.device)[:, None]
             self.keys[rows, :, now] = keys.transpose(1, 2)  # (B, H, T, D) -> (B, T, H, D)
             self.values[rows, :, now] = values.transpose(1, 2)
         if self.cache.causal:
             return F.scaled_dot_product_attention(queries, keys, values, is_causal=True)
-        seen = (self.keys[:, :, :end], self.values[:, :, :end])
+        seen = (self.keys.narrow(2, 0, end), self.values.narrow(2, 0, end))
         return F.scaled_dot_product_attention(queries, *seen, attn_mask=self.cache.mask)
 
 

@@ -38,9 +38,11 @@ def steps(
         logits = sequences.logits()
         n_prompt = [len(rows[row].prompt_token_ids) for row in active]
         shaped = apply(logits, sequences.tokens, n_prompt, config, end_of_text_id, rules)
-        for row, nothing_left in zip(active, exhausted(shaped), strict=True):
-            rows[row].finish_reason = "ruled_out" if nothing_left else None
-        shaped = torch.where(shaped.amax(-1, keepdim=True) == -torch.inf, logits, shaped)  # drawn, not used
+        nothing_left = exhausted(shaped)
+        if any(nothing_left):
+            shaped = torch.where(torch.tensor(nothing_left)[:, None], logits, shaped)  # drawn, not used
+        for row, ends in zip(active, nothing_left, strict=True):
+            rows[row].finish_reason = "ruled_out" if ends else None
         chosen = choose(shaped, config, [generators[row] for row in active])
         logprobs = log_probabilities(logits, chosen).tolist()
         sequences.append(chosen.tolist())
