@@ -31,6 +31,7 @@ def for_generation(model: GPTModel, dtype: str) -> GPTModel:
     on_cpu = model.tok_emb.weight.device.type == "cpu"
     if dtype == "int8" and not (on_cpu and _HAS_FBGEMM):
         raise InputError("dtype=int8 is for x86 processors: set dtype=bfloat16, or device=cpu on one of them")
+    model.requires_grad_(False)  # so that it can be called outside inference mode too
     if dtype == "bfloat16" and not (on_cpu and _HAS_FBGEMM):
         return model.to(torch.bfloat16)
     if on_cpu:

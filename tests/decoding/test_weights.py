@@ -83,3 +83,13 @@ def test_a_models_log_probabilities_stay_what_they_are(dtype, limit):
     expected = torch.tensor(token_logprobs(model, token_ids))
     given = torch.tensor(token_logprobs(for_generation(copy.deepcopy(model), dtype), token_ids))
     assert (given.mean() - expected.mean()).abs() < limit
+
+
+@pytest.mark.parametrize("dtype", PRODUCTS)
+def test_a_model_laid_out_can_be_called_like_any_other(dtype):
+    model = for_generation(build(), dtype)
+    token_ids = torch.tensor([[5, 9, 2]])
+    with torch.inference_mode():
+        expected = model(token_ids)
+    assert torch.equal(model(token_ids), expected)
+    assert torch.equal(copy.deepcopy(model)(token_ids), expected)
