@@ -144,7 +144,12 @@ def test_narrow_weights_write_too(ask, dtype):
         ({"decoding": {"min_new_tokens": 51}}, "exceeds decoding.max_new_tokens"),
         ({"decoding": {"early_stopping": "soon"}}, "none of False, True, never"),
         ({"decoding": {"stop": [""]}}, "empty text"),
+        ({"decoding": {"stop": "\udcff"}}, "no UTF-8 text"),
         ({"decoding": {"logit_bias": {"the": "x"}}}, "a text and a number"),
+        ({"decoding": {"logit_bias": {"the": "nan"}}}, "out of range"),
+        ({"decoding": {"logit_bias": {"the": 1e300}}}, "out of range"),
+        ({"decoding": {"repetition_penalty": 1e-60}}, "out of range"),
+        ({"decoding": {"seed": 2**64}}, "out of range"),
         ({"decoding": {"top_p": 0}}, "out of range"),
     ],
 )
