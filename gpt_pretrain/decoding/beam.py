@@ -6,7 +6,7 @@ With a temperature above 0, the next beams are drawn without replacement instead
 """
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -28,7 +28,7 @@ class Ended:
 
 @torch.inference_mode()
 def beam_search(
-    model: GPTModel, prompt: Sequence[int], config: DecodingConfig, limits: Limits, rules: Iterable[Rule]
+    model: GPTModel, prompt: Sequence[int], config: DecodingConfig, limits: Limits, rules: Sequence[Rule]
 ) -> list[Continuation]:
     """The best `num_return_sequences` continuations of one prompt, best first."""
     n_beams = config.num_beams

@@ -118,6 +118,14 @@ def test_a_row_without_a_token_left_says_so(model, strategy):
     assert sorted(row.token_ids) == [token for token in range(61) if token != 1]
 
 
+@pytest.mark.parametrize("strategy", [{}, {"num_beams": 2}, {"penalty_alpha": 0.5, "top_k": 2}])
+def test_a_prompt_without_a_token_is_refused_and_no_prompt_gives_nothing(model, strategy):
+    for prompts in ([[]], [[5, 9], []]):
+        with pytest.raises(InputError, match="has no token"):
+            generate(model, prompts, greedy(3, **strategy))
+    assert generate(model, [], greedy(3, **strategy)) == []
+
+
 def test_a_model_that_returns_no_numbers_is_refused():
     broken = build()
     torch.nn.init.constant_(broken.final_norm.weight, torch.nan)
