@@ -32,7 +32,7 @@ def read_prompts(path: str) -> list[str]:
 def _from_json(line: str, place: str) -> str:
     try:
         row = json.loads(line)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f'{place} is not JSON ({error}): write {{"prompt": "..."}}') from error
     prompt = row.get("prompt") if isinstance(row, dict) else row
     if not isinstance(prompt, str):
@@ -52,4 +52,6 @@ def check_writable(key: str, path: str, suffix: str) -> None:
 
 
 def json_line(row: dict[str, Any]) -> str:
-    return json.dumps(row, ensure_ascii=False) + "\n"
+    """A row of a JSONL file; what no UTF-8 can hold (lone surrogates) as JSON's own escapes."""
+    line = json.dumps(row, ensure_ascii=False) + "\n"
+    return line.encode("utf-8", "backslashreplace").decode()

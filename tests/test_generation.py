@@ -87,6 +87,12 @@ def test_a_row_of_the_output_is_what_the_prompt_gives_alone(ask, tmp_path):
         assert alone == row["text"] + "\n"
 
 
+def test_a_prompt_that_utf_8_cannot_hold_comes_back_as_it_was(ask, tmp_path):
+    (tmp_path / "p.jsonl").write_text('{"prompt": "a\\ud83d"}\n{"prompt": "a\\udcff"}\n')
+    ask(prompts_file=str(tmp_path / "p.jsonl"), output=str(tmp_path / "o.jsonl"))
+    assert [row["prompt"] for row in rows(tmp_path / "o.jsonl")] == ["a\ud83d", "a\udcff"]
+
+
 def test_the_best_beams_come_best_first(ask, tmp_path):
     ask(
         {"temperature": 0.0, "num_beams": 4, "num_return_sequences": 3, "length_penalty": 0.0},

@@ -27,6 +27,7 @@ def test_a_jsonl_file_has_objects_or_texts_so_a_prompt_may_have_several_lines(tm
         ("p.jsonl", b'{"prompt": 3}', "line 1 has no text"),
         ("p.jsonl", b'{"text": "a"}', "line 1 has no text"),
         ("p.jsonl", b'"a"\n{', "line 2 is not JSON"),
+        ("p.jsonl", b"[" * 100_000, "line 1 is not JSON"),
         ("p.jsonl", b'{"prompt": ""}', "line 1 is an empty prompt"),
     ],
 )
