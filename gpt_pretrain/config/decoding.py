@@ -89,6 +89,8 @@ class DecodingConfig:
 def _texts(given: Any) -> list[str]:
     """One text or several, as a list; YAML reads some texts as numbers."""
     several = given if isinstance(given, list | tuple) else [] if given is None else [given]
+    if any(isinstance(text, list | tuple | dict) for text in several):
+        raise InputError(f"{given} is neither a text nor a list of texts")
     return [str(text) for text in several]
 
 
@@ -122,7 +124,7 @@ class GenerateConfig:
     score: str | None = None  # only the log-probability and perplexity of this text
     checkpoint: str | None = None  # weights of any format, or a run; None: the newest run's best
     dtype: str = one_of("float32", "bfloat16", "int8")  # of the weights
-    batch_size: int = number(16, at_least=1)  # continuations at a time
+    batch_size: int = number(16, at_least=1)  # prompts at a time
     device: str = one_of("auto", "cpu", "cuda")
     debug: bool = False
 
@@ -139,3 +141,15 @@ class GenerateConfig:
             )
         if self.score == "":
             raise InputError("score is empty: give the text whose perplexity is wanted")
+        inspects = self.score is not None or self.next_tokens or self.plot
+        if inspects and (self.interactive or self.prompts_file or self.output):
+            raise InputError(
+                "score, next_tokens and plot answer on the terminal and continue nothing: "
+                "leave out prompts_file, output and interactive"
+            )
+        if self.plot and (self.next_tokens or 0) > 500:
+            raise InputError(
+                f"next_tokens={self.next_tokens} bars fit into no picture: at most 500 with plot"
+            )
+        if self.output and self.output == self.prompts_file:
+            raise InputError(f"output={self.output} would overwrite prompts_file: give it another name")
