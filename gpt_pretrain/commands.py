@@ -4,6 +4,7 @@ from pathlib import Path
 
 from gpt_pretrain.config import GenerateConfig, TrainConfig
 from gpt_pretrain.entry import command
+from gpt_pretrain.prompts import quoted
 from gpt_pretrain.runs import resume_arguments
 from gpt_pretrain.trial import is_sweep, run_alone
 
@@ -26,7 +27,12 @@ def train(config: TrainConfig, run: Path) -> float | None:
     return train(config, prepared, run)["best_val_loss"]
 
 
-@command("generate", GenerateConfig, example="python generate.py prompt='Every effort' decoding=greedy")
+@command(
+    "generate",
+    GenerateConfig,
+    example="python generate.py prompt='Every effort' decoding=greedy",
+    rewrite=quoted,
+)
 def generate(config: GenerateConfig, run: Path) -> None:
     """Continue prompts with a trained model, on the terminal or into a file; show what it expects, score a
     text.

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import json
 import sys
 from collections.abc import Callable, Iterator
 
@@ -15,7 +16,7 @@ from gpt_pretrain.errors import InputError
 HELP = """\
 text                the model continues it; what was written before stays its context
 an empty line       go on writing
-/temperature 0.8    change a setting; so for {names}
+/temperature 0.8    change a setting, /top_k null switches one off; so for {names}
 /settings           show the settings
 /reset              forget the text so far and go back to the first settings
 /help  /quit        this text; the end (or Ctrl-D). Ctrl-C stops the writing
@@ -51,6 +52,7 @@ def converse(stream: Stream, config: DecodingConfig, lines: Iterator[str]) -> No
 def typed_lines() -> Iterator[str]:
     """Lines from the terminal, with a history and arrow keys, or from a pipe."""
     on_terminal = sys.stdin.isatty()
+    sys.stdin.reconfigure(errors="surrogateescape")  # type: ignore[union-attr]  # `encode` knows what to do
     if on_terminal:
         with contextlib.suppress(ImportError):  # Windows has none
             import readline  # noqa: F401 - input() uses it once it is imported
@@ -59,6 +61,8 @@ def typed_lines() -> Iterator[str]:
         try:
             yield input("> " if on_terminal else "")
         except EOFError:
+            if on_terminal:
+                print(file=sys.stderr)  # the shell begins a line of its own
             return
         except KeyboardInterrupt:
             print("\n(Ctrl-D or /quit ends)", file=sys.stderr)
@@ -85,23 +89,31 @@ def _obeyed(line: str, settings: DecodingConfig) -> DecodingConfig:
         print(HELP.format(names=" ".join(names)))
         return settings
     if name == "settings":
-        print("  ".join(f"{key}={getattr(settings, key)}" for key in names))
+        print("  ".join(_shown(settings, key) for key in names))
         return settings
     if name not in names:
         commands = [*names, "settings", "reset", "help", "quit"]
         raise InputError(f"/{name}: no such command{nearest(name, commands)}; /help lists them")
     if not value.strip():
-        print(f"{name}={getattr(settings, name)}")
+        print(_shown(settings, name))
         return settings
     changed = _with(settings, name, value.strip())
-    print(f"{name}={getattr(changed, name)}")
+    print(_shown(changed, name))
     return changed
 
 
+def _shown(settings: DecodingConfig, name: str) -> str:
+    """A setting as it can be typed."""
+    return f"{name}={json.dumps(getattr(settings, name), ensure_ascii=False)}"
+
+
 def _with(settings: DecodingConfig, name: str, value: str) -> DecodingConfig:
-    try:
-        given = OmegaConf.from_dotlist([f"{name}={value}"])
-        changed = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(settings), given))
+    is_text = name in ("stop", "banned_words") and value[0] not in "[{\"'" and value != "null"
+    try:  # a text without quotes is none of YAML: it would find comments (###) and mappings (Q:) in it
+        given = value if is_text else OmegaConf.from_dotlist([f"{name}={value}"])[name]
+        tree = OmegaConf.structured(settings)
+        OmegaConf.update(tree, name, given, merge=False)
+        changed = OmegaConf.to_object(tree)
     except OmegaConfBaseException as error:
         raise InputError(f"/{name}: {(error.msg or str(error)).splitlines()[0]}") from error
     except InputError:

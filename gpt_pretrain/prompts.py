@@ -1,10 +1,35 @@
-"""Prompts from a file, and results into one. Imports no torch: a bad file is refused before anything slow."""
+"""Prompts from the command line and from files, and results into one. Imports no torch: a bad file is refused
+before anything slow.
+"""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
 from gpt_pretrain.errors import InputError
+
+_TEXTS = ("prompt", "score")
+_QUOTED = re.compile(r"""(['"])(?:\\.|(?!\1)[^\\])*\1""", re.DOTALL)
+
+
+def quoted(arguments: list[str]) -> list[str]:
+    """Command-line arguments with their texts in Hydra's quotes. Its grammar refuses most punctuation and
+    other alphabets, reads `1e3` as a number and drops spaces at the ends. A text in quotes already stays.
+    """
+    if {"-m", "--multirun"} & set(arguments):  # where commas part the values of a sweep
+        return arguments
+    return [_quoted(*argument.partition("=")) for argument in arguments]
+
+
+def _quoted(key: str, equals: str, text: str) -> str:
+    if key not in _TEXTS or text in ("", "null") or _QUOTED.fullmatch(text):
+        return key + equals + text
+    for _ in ("composed", "typed"):  # no interpolation: it would take place at both
+        text = re.sub(r"(\\*)\$\{", r"\1\1\\${", text)
+    text = re.sub(r"(\\*)'", r"\1\1\\'", text)
+    text = re.sub(r"(\\+)\Z", r"\1\1", text)
+    return f"{key}='{text}'"
 
 
 def read_prompts(path: str) -> list[str]:
@@ -32,7 +57,7 @@ def read_prompts(path: str) -> list[str]:
 def _from_json(line: str, place: str) -> str:
     try:
         row = json.loads(line)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f'{place} is not JSON ({error}): write {{"prompt": "..."}}') from error
     prompt = row.get("prompt") if isinstance(row, dict) else row
     if not isinstance(prompt, str):
@@ -52,4 +77,6 @@ def check_writable(key: str, path: str, suffix: str) -> None:
 
 
 def json_line(row: dict[str, Any]) -> str:
-    return json.dumps(row, ensure_ascii=False) + "\n"
+    """A row of a JSONL file; what no UTF-8 can hold (lone surrogates) as JSON's own escapes."""
+    line = json.dumps(row, ensure_ascii=False) + "\n"
+    return line.encode("utf-8", "backslashreplace").decode()

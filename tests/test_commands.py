@@ -75,7 +75,7 @@ def test_bad_input_to_training_exits_2_in_three_lines_and_leaves_no_folder(typed
     ("arguments", "code", "said"),
     [
         (["prompt="], 2, "prompt is empty"),
-        (["checkpoint=nowhere"], 2, "checkpoint=nowhere: no such folder"),
+        (["checkpoint=nowhere", "prompt=It's here, (is it?)"], 2, "checkpoint=nowhere: no such folder"),
         ([], 2, "train first"),
         (["decoding.temperature=-1"], 2, "out of range"),
         (["decoding.top_p=1.5"], 2, "out of range"),

@@ -87,6 +87,12 @@ def test_a_row_of_the_output_is_what_the_prompt_gives_alone(ask, tmp_path):
         assert alone == row["text"] + "\n"
 
 
+def test_a_prompt_that_utf_8_cannot_hold_comes_back_as_it_was(ask, tmp_path):
+    (tmp_path / "p.jsonl").write_text('{"prompt": "a\\ud83d"}\n{"prompt": "a\\udcff"}\n')
+    ask(prompts_file=str(tmp_path / "p.jsonl"), output=str(tmp_path / "o.jsonl"))
+    assert [row["prompt"] for row in rows(tmp_path / "o.jsonl")] == ["a\ud83d", "a\udcff"]
+
+
 def test_the_best_beams_come_best_first(ask, tmp_path):
     ask(
         {"temperature": 0.0, "num_beams": 4, "num_return_sequences": 3, "length_penalty": 0.0},
@@ -144,7 +150,18 @@ def test_narrow_weights_write_too(ask, dtype):
         ({"decoding": {"min_new_tokens": 51}}, "exceeds decoding.max_new_tokens"),
         ({"decoding": {"early_stopping": "soon"}}, "none of False, True, never"),
         ({"decoding": {"stop": [""]}}, "empty text"),
+        ({"score": "ab", "output": "x.jsonl"}, "leave out prompts_file, output and interactive"),
+        ({"next_tokens": 3, "prompts_file": "x.txt"}, "leave out prompts_file, output and interactive"),
+        ({"plot": "x.png", "interactive": True}, "leave out prompts_file, output and interactive"),
+        ({"plot": "x.png", "next_tokens": 501}, "at most 500"),
+        ({"prompts_file": "x.jsonl", "output": "x.jsonl"}, "would overwrite"),
+        ({"decoding": {"stop": [["a"]]}}, "neither a text nor a list of texts"),
+        ({"decoding": {"stop": "\udcff"}}, "no UTF-8 text"),
         ({"decoding": {"logit_bias": {"the": "x"}}}, "a text and a number"),
+        ({"decoding": {"logit_bias": {"the": "nan"}}}, "out of range"),
+        ({"decoding": {"logit_bias": {"the": 1e300}}}, "out of range"),
+        ({"decoding": {"repetition_penalty": 1e-60}}, "out of range"),
+        ({"decoding": {"seed": 2**64}}, "out of range"),
         ({"decoding": {"top_p": 0}}, "out of range"),
     ],
 )

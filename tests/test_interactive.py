@@ -1,20 +1,22 @@
 """The prompt loop, with a model that answers by telling what it was asked."""
 
+import io
+
 import pytest
 
 from gpt_pretrain.config import DecodingConfig
-from gpt_pretrain.interactive import converse
+from gpt_pretrain.interactive import converse, typed_lines
 
 
 @pytest.fixture
 def talk(capsys):
     """talk("line", ...) -> what the loop prints, one line a list entry."""
 
-    def talk(*lines):
+    def talk(*lines, config=DecodingConfig(seed=5)):  # noqa: B008 - it is never changed
         def stream(prompt, config):
             yield f"<{prompt}|T={config.temperature:g}|seed={config.seed}>"
 
-        converse(stream, DecodingConfig(seed=5), iter(lines))
+        converse(stream, config, iter(lines))
         return capsys.readouterr().out.splitlines()
 
     return talk
@@ -58,7 +60,31 @@ def test_help_settings_and_single_values_are_shown_and_quit_ends(talk):
     printed = talk("/help", "/settings", "/top_p", "/quit", "never")
     assert any("/reset" in line for line in printed)
     assert any("temperature=1.0" in line for line in printed)
-    assert printed[-1] == "top_p=None"
+    assert printed[-1] == "top_p=null"
+
+
+@pytest.mark.parametrize(
+    ("typed", "shown"),
+    [
+        ("/stop Q:", 'stop=["Q:"]'),
+        ("/stop ###", 'stop=["###"]'),
+        ("/stop 1.50", 'stop=["1.50"]'),
+        ('/stop ["a\\n", "é"]', 'stop=["a\\n", "é"]'),
+        ("/stop null", "stop=[]"),
+        ("/top_k null", "top_k=null"),
+        ("/early_stopping never", 'early_stopping="never"'),
+        ('/logit_bias {" a": 1}', 'logit_bias={" a": 1.0}'),
+    ],
+)
+def test_a_setting_is_shown_as_it_can_be_typed_and_takes_the_place_of_the_old_one(talk, typed, shown):
+    settings = DecodingConfig(top_k=5, stop=["x"], logit_bias={"old": 2})
+    assert talk(typed, config=settings) == [shown]
+    assert talk("/" + shown.replace("=", " ", 1), config=settings) == [shown]
+
+
+def test_lines_of_a_pipe_may_be_no_utf_8(monkeypatch):
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"a\xff\nb\n"), encoding="utf-8"))
+    assert list(typed_lines()) == ["a\udcff", "b"]
 
 
 def test_ctrl_c_ends_the_answer_not_the_loop(capsys):

@@ -1,9 +1,51 @@
 """Files of prompts, good and bad."""
 
 import pytest
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+from omegaconf import OmegaConf
 
+from gpt_pretrain.config import GenerateConfig
+from gpt_pretrain.entry import compose
 from gpt_pretrain.errors import InputError
-from gpt_pretrain.prompts import check_writable, read_prompts
+from gpt_pretrain.prompts import check_writable, quoted, read_prompts
+
+
+@given(st.text("""\\'"${}[](),=: \n~1e3a""", min_size=1) | st.text(min_size=1))
+@settings(deadline=None)
+def test_a_text_of_any_characters_reaches_hydra_as_it_is(text):
+    assume(text != "null" and not (text[0] in "\"'" and text[-1] == text[0]))
+    (argument,) = quoted([f"prompt={text}"])
+    composed = OmegaConf.create({"prompt": OverridesParser.create().parse_override(argument).value()}).prompt
+    assert OmegaConf.create({"prompt": composed}).prompt == text
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Once upon a time, there was",
+        "It's (1) of {x}: [a] = #3",
+        " 007 ",
+        "日本語",
+        "'half",
+        "a\nb",
+        "\\${x} ${y",
+    ],
+)
+def test_a_prompt_on_the_command_line_is_taken_as_it_is(text):
+    typed = quoted([f"prompt={text}", f"score={text}"])
+    config = compose("generate", GenerateConfig, typed)
+    assert (config.prompt, config.score) == (text, text)
+
+
+def test_what_hydra_reads_by_itself_is_left_alone():
+    for arguments in (
+        ["prompt=", "score=null", "prompt='a, b'", 'score="it\'s"', "decoding.stop=[a,b]", "plot=t.png"],
+        ["-m", "prompt=a,b"],
+        ["--cfg", "job"],
+    ):
+        assert quoted(arguments) == arguments
 
 
 def test_a_text_file_is_one_prompt_a_line(tmp_path):
@@ -27,6 +69,7 @@ def test_a_jsonl_file_has_objects_or_texts_so_a_prompt_may_have_several_lines(tm
         ("p.jsonl", b'{"prompt": 3}', "line 1 has no text"),
         ("p.jsonl", b'{"text": "a"}', "line 1 has no text"),
         ("p.jsonl", b'"a"\n{', "line 2 is not JSON"),
+        ("p.jsonl", b"[" * 100_000, "line 1 is not JSON"),
         ("p.jsonl", b'{"prompt": ""}', "line 1 is an empty prompt"),
     ],
 )

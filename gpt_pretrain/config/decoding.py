@@ -24,7 +24,9 @@ class DecodingConfig:
     top_p: float | None = number(None, above=0, at_most=1)
     min_p: float | None = number(None, at_least=0, at_most=1)  # of the most likely token's probability
     typical_p: float | None = number(None, above=0, at_most=1)
-    repetition_penalty: float = number(1.0, above=0)  # of tokens in the prompt and in the new text
+    repetition_penalty: float = number(
+        1.0, at_least=1e-6, at_most=1e6
+    )  # of tokens in the prompt and in the new text
     presence_penalty: float = number(0.0, at_least=-100, at_most=100)  # off a token that the new text has
     frequency_penalty: float = number(0.0, at_least=-100, at_most=100)  # for each time that it is there
     no_repeat_ngram_size: int = number(0, at_least=0)  # tokens; 0: off
@@ -37,7 +39,7 @@ class DecodingConfig:
     num_return_sequences: int = number(1, at_least=1)
     penalty_alpha: float | None = number(None, at_least=0, at_most=1)  # contrastive search among top_k tokens
     slide: int = number(1, at_least=1)  # tokens the window moves by when the context is full
-    seed: int = number(0, at_least=0)
+    seed: int = number(0, at_least=0, at_most=2**63 - 1)
 
     def __post_init__(self) -> None:
         self.stop, self.banned_words = _texts(self.stop), _texts(self.banned_words)
@@ -53,6 +55,11 @@ class DecodingConfig:
         for name in ("stop", "banned_words", "logit_bias"):
             if "" in getattr(self, name):
                 raise InputError(f"decoding.{name} holds an empty text: leave it out")
+            if any("\ud800" <= character <= "\udfff" for character in "".join(getattr(self, name))):
+                raise InputError(f"decoding.{name} holds bytes that are no UTF-8 text: no token could match")
+        for text, bias in self.logit_bias.items():
+            if not bias <= 1e6:  # above it, and with nan, sums of logits are no numbers
+                raise InputError(f"decoding.logit_bias={{{text!r}: {bias}}} is out of range: at most 1e6")
         if self.num_beams > 1 and self.num_return_sequences > self.num_beams:
             raise InputError(
                 f"decoding.num_return_sequences={self.num_return_sequences} exceeds "
@@ -82,6 +89,8 @@ class DecodingConfig:
 def _texts(given: Any) -> list[str]:
     """One text or several, as a list; YAML reads some texts as numbers."""
     several = given if isinstance(given, list | tuple) else [] if given is None else [given]
+    if any(isinstance(text, list | tuple | dict) for text in several):
+        raise InputError(f"{given} is neither a text nor a list of texts")
     return [str(text) for text in several]
 
 
@@ -115,7 +124,7 @@ class GenerateConfig:
     score: str | None = None  # only the log-probability and perplexity of this text
     checkpoint: str | None = None  # weights of any format, or a run; None: the newest run's best
     dtype: str = one_of("float32", "bfloat16", "int8")  # of the weights
-    batch_size: int = number(16, at_least=1)  # continuations at a time
+    batch_size: int = number(16, at_least=1)  # prompts at a time
     device: str = one_of("auto", "cpu", "cuda")
     debug: bool = False
 
@@ -132,3 +141,15 @@ class GenerateConfig:
             )
         if self.score == "":
             raise InputError("score is empty: give the text whose perplexity is wanted")
+        inspects = self.score is not None or self.next_tokens or self.plot
+        if inspects and (self.interactive or self.prompts_file or self.output):
+            raise InputError(
+                "score, next_tokens and plot answer on the terminal and continue nothing: "
+                "leave out prompts_file, output and interactive"
+            )
+        if self.plot and (self.next_tokens or 0) > 500:
+            raise InputError(
+                f"next_tokens={self.next_tokens} bars fit into no picture: at most 500 with plot"
+            )
+        if self.output and self.output == self.prompts_file:
+            raise InputError(f"output={self.output} would overwrite prompts_file: give it another name")

@@ -6,20 +6,18 @@ With a temperature above 0, the next beams are drawn without replacement instead
 """
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from gpt_pretrain.config import DecodingConfig
-from gpt_pretrain.decoding.choose import exhausted
+from gpt_pretrain.decoding.choose import divisor, exhausted
 from gpt_pretrain.decoding.continuation import Continuation, Limits, Rule, apply
 from gpt_pretrain.decoding.filters import filtered
 from gpt_pretrain.decoding.sequences import Sequences
 from gpt_pretrain.model import GPTModel
-
-_NEVER = -1e9  # the score of a beam that is none; finite, and in float32, as in transformers
 
 
 @dataclass(kw_only=True, slots=True)
@@ -30,16 +28,15 @@ class Ended:
 
 @torch.inference_mode()
 def beam_search(
-    model: GPTModel, prompt: Sequence[int], config: DecodingConfig, limits: Limits, rules: Iterable[Rule]
+    model: GPTModel, prompt: Sequence[int], config: DecodingConfig, limits: Limits, rules: Sequence[Rule]
 ) -> list[Continuation]:
     """The best `num_return_sequences` continuations of one prompt, best first."""
     n_beams = config.num_beams
     sequences = Sequences(model, [prompt], room=config.max_new_tokens, slide=config.slide)
     generator = torch.Generator().manual_seed(config.seed)
-    logits = sequences.logits().expand(n_beams, -1)
-    sequences.select([0] * n_beams)
-    scores = torch.tensor([0.0] + [_NEVER] * (n_beams - 1))  # at first all beams are one
-    logprobs: list[list[float]] = [[] for _ in range(n_beams)]
+    logits = sequences.logits()
+    scores = torch.zeros(1)  # at first there is one beam
+    logprobs: list[list[float]] = [[]]
     ended: list[Ended] = []
     for n_new in range(1, config.max_new_tokens + 1):
         own = logits.log_softmax(-1).cpu()
@@ -47,7 +44,8 @@ def beam_search(
             own, sequences.tokens, [len(prompt)] * len(scores), config, limits.end_of_text_id, rules
         )
         if all(exhausted(shaped)):
-            ended += _cut_off(sequences.tokens, logprobs, scores.tolist(), prompt)
+            lengthened = max(1, n_new - 1) ** config.length_penalty
+            ended += _cut_off(sequences.tokens, logprobs, (scores / lengthened).tolist(), prompt)
             break
         candidates = (shaped if config.temperature == 0 else _tempered(shaped, config)) + scores[:, None]
         chosen = _candidates(candidates.flatten(), 2 * n_beams, config, generator)
@@ -67,7 +65,7 @@ def beam_search(
             elif rank < n_beams:
                 row.logprobs = [*logprobs[beam], float(own[beam, token])]
                 new_ended.append(Ended(score=score / n_new**config.length_penalty, continuation=row))
-        ended = sorted(ended + new_ended, key=lambda end: -end.score)[:n_beams]
+        ended = _best(ended + new_ended)[:n_beams]
         going_on = sorted(going_on, key=lambda entry: -entry[0])[:n_beams]
         if not going_on or _is_settled(going_on[0][0], ended, n_new, config):
             break
@@ -76,11 +74,15 @@ def beam_search(
         sequences.select([beam for _, beam, _ in going_on])
         sequences.append([token for _, _, token in going_on])
         logits = sequences.logits()
-    return [end.continuation for end in ended[: config.num_return_sequences]]
+    return [end.continuation for end in _best(ended)[: config.num_return_sequences]]
+
+
+def _best(ended: list[Ended]) -> list[Ended]:
+    return sorted(ended, key=lambda end: -end.score)
 
 
 def _tempered(log_probabilities: Tensor, config: DecodingConfig) -> Tensor:
-    return filtered(log_probabilities, config) / config.temperature
+    return filtered(log_probabilities, config) / divisor(config.temperature)
 
 
 def _candidates(scores: Tensor, n: int, config: DecodingConfig, generator: torch.Generator) -> Tensor:
@@ -108,7 +110,6 @@ def _cut_off(
             ),
         )
         for row, own, score in zip(tokens, logprobs, scores, strict=True)
-        if score > _NEVER
     ]
 
 

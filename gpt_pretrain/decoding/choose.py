@@ -31,7 +31,12 @@ def distribution(logits: Tensor, config: DecodingConfig) -> Tensor:
     shifted = torch.where(
         highest.isfinite(), kept - highest, kept
     )  # so that a tiny temperature cannot overflow
-    return softmax(shifted / config.temperature)
+    return softmax(shifted / divisor(config.temperature))
+
+
+def divisor(temperature: float) -> float:
+    """A temperature above 0 as float32 can divide by it: neither 0 nor infinity there."""
+    return min(max(temperature, 1e-30), 1e30)
 
 
 def exhausted(logits: Tensor) -> list[bool]:

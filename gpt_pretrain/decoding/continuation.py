@@ -1,6 +1,6 @@
 """A continuation while it grows: what ends it, and what its next token is chosen from."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from torch import Tensor
@@ -51,7 +51,7 @@ def apply(
     n_prompt: list[int],
     config: DecodingConfig,
     end_of_text_id: int | None,
-    rules: Iterable[Rule],
+    rules: Sequence[Rule],
 ) -> Tensor:
     """Logits (B, V) after the rules and the penalties: what the choice is made from."""
     for rule in rules:

@@ -1,6 +1,6 @@
 """Contrastive search: the likely token whose meaning is least like what stands there already."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -15,7 +15,7 @@ from gpt_pretrain.model import GPTModel
 
 @torch.inference_mode()
 def contrastive_search(
-    model: GPTModel, prompt: Sequence[int], config: DecodingConfig, limits: Limits, rules: Iterable[Rule]
+    model: GPTModel, prompt: Sequence[int], config: DecodingConfig, limits: Limits, rules: Sequence[Rule]
 ) -> Continuation:
     """One continuation of `prompt`: each token v maximises (1 - alpha) p(v) - alpha max_j cos(h_v, h_j).
 

@@ -1,6 +1,6 @@
 """The generation loop. It knows token ids only: stop texts and banned words come as functions of them."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 
@@ -21,7 +21,7 @@ def steps(
     *,
     end_of_text_id: int | None = None,
     stop: Stop | None = None,
-    rules: Iterable[Rule] = (),
+    rules: Sequence[Rule] = (),
     seeds: Sequence[int] | None = None,
 ) -> Iterator[list[Continuation]]:
     """After each token, all continuations of `prompts`: the same objects every time, grown.
@@ -63,19 +63,21 @@ def generate(
     *,
     end_of_text_id: int | None = None,
     stop: Stop | None = None,
-    rules: Iterable[Rule] = (),
+    rules: Sequence[Rule] = (),
 ) -> list[list[Continuation]]:
     """Of each prompt `num_return_sequences` continuations, by whatever strategy `config` describes.
 
     The j-th one of each prompt is drawn with seed `config.seed` + j. A search's come best first, and are
-    fewer where penalties and filters leave too little to search. Every prompt needs a token. Raises
-    ArtifactError where the model's logits are no numbers.
+    fewer where penalties and filters leave too little to search. Raises InputError for a prompt without a
+    token, ArtifactError where the model's logits are no numbers.
     """
     limits = Limits(max_new_tokens=config.max_new_tokens, end_of_text_id=end_of_text_id, stop=stop)
     if config.penalty_alpha:
         return [[contrastive_search(model, prompt, config, limits, rules)] for prompt in prompts]
     if config.num_beams > 1:
         return [beam_search(model, prompt, config, limits, rules) for prompt in prompts]
+    if len(prompts) == 0:
+        return []
     n_each = config.num_return_sequences
     *_, rows = steps(
         model,

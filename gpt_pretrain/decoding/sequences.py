@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from gpt_pretrain.decoding.cache import KVCache
+from gpt_pretrain.errors import InputError
 from gpt_pretrain.model import GPTModel
 
 
@@ -33,7 +34,12 @@ class Sequences:
         slide: int = 1,
         keep_hidden: bool = False,
     ) -> None:
-        """`room`: the most tokens that will be appended. `keep_hidden`: keep the features of every token."""
+        """`room`: the most tokens that will be appended. `keep_hidden`: keep the features of every token.
+
+        Raises InputError for a prompt without a token.
+        """
+        if any(len(prompt) == 0 for prompt in prompts):
+            raise InputError("a prompt has no token: give each at least one to continue from")
         self.model, self.context_length = model, model.config.context_length
         self.tokens = [list(prompt) for prompt in prompts]
         self.slide = min(slide, self.context_length)

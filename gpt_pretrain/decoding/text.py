@@ -6,6 +6,7 @@ print(generate_text(model, tokenizer, "Every effort moves you", config))
 """
 
 import codecs
+import contextlib
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -63,7 +64,9 @@ def stream_text(model: GPTModel, tokenizer: Tokenizer, prompt: str, config: Deco
 
 def encode(tokenizer: Tokenizer, text: str) -> list[int]:
     """Token ids; what a terminal gave that is no text (lone surrogates) becomes the replacement character."""
-    return tokenizer.encode(text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")).tolist()
+    with contextlib.suppress(UnicodeEncodeError):  # of surrogates that stand for no byte: from JSON, say
+        text = text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+    return tokenizer.encode(text).tolist()
 
 
 def written(tokenizer: Tokenizer, row: Continuation, config: DecodingConfig) -> str:
@@ -142,6 +145,7 @@ class BannedTexts:
     def __init__(self, tokenizer: Tokenizer, banned: list[str]) -> None:
         self.tokenizer = tokenizer
         vocabulary = [tokenizer.decode_bytes([id_]) for id_ in range(tokenizer.vocab_size)]
+        vocabulary[tokenizer.end_of_text_id] = b""  # it ends the text, and is none
         # What the new text ends with: the tokens that complete a banned text then. Nothing: they hold one.
         self.completing: dict[bytes, np.ndarray] = {}
         for word in {text.encode() for text in banned}:

@@ -31,6 +31,7 @@ def for_generation(model: GPTModel, dtype: str) -> GPTModel:
     on_cpu = model.tok_emb.weight.device.type == "cpu"
     if dtype == "int8" and not (on_cpu and _HAS_FBGEMM):
         raise InputError("dtype=int8 is for x86 processors: set dtype=bfloat16, or device=cpu on one of them")
+    model.requires_grad_(False)  # so that it can be called outside inference mode too
     if dtype == "bfloat16" and not (on_cpu and _HAS_FBGEMM):
         return model.to(torch.bfloat16)
     if on_cpu:
@@ -149,14 +150,14 @@ class Int8Product(Product):
             y = x @ table.view(self.n_groups, self.n_in, GROUP)  # (groups, rows, GROUP)
         else:
             indices, offsets, ones = _bags(self.n_groups, n_rows, self.n_in)
-            copies = torch.mm(ones, x.view(1, -1)).view(-1)  # one for each group; faster than expand
+            copies = torch.mm(ones, x.reshape(1, -1)).view(-1)  # one for each group; faster than expand
             y = _EMBEDDING_BAG(self.packed, indices, offsets, False, 0, False, copies, None, True)
             y = y.view(self.n_groups, n_rows, GROUP)
         if self.bias is not None:
             y.add_(self.bias)
         if n_rows > 1:
             y = y.transpose(0, 1)
-        return y.reshape(n_rows, -1).narrow(1, 0, self.n_out)
+        return y.reshape(n_rows, self.n_groups * GROUP).narrow(1, 0, self.n_out)
 
 
 @lru_cache(maxsize=32)
@@ -167,7 +168,7 @@ def _bags(n_groups: int, n_rows: int, n_in: int) -> tuple[Tensor, Tensor, Tensor
     """
     table_rows = torch.arange(n_groups * n_in, dtype=torch.int32).view(n_groups, 1, n_in)
     offsets = torch.arange(0, n_groups * n_rows * n_in + 1, n_in, dtype=torch.int32)
-    return table_rows.expand(-1, n_rows, -1).flatten(), offsets, torch.ones(n_groups, 1)
+    return table_rows.repeat(1, n_rows, 1).flatten(), offsets, torch.ones(n_groups, 1)
 
 
 PRODUCTS: dict[str, type[Product]] = {"float32": FloatProduct, "bfloat16": HalfProduct, "int8": Int8Product}

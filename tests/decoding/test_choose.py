@@ -93,12 +93,12 @@ def test_temperature_0_and_top_k_1_both_take_the_first_of_the_most_likely():
     assert choose(logits, DecodingConfig(top_k=1), generators).tolist() == [1, 0]
 
 
-@pytest.mark.parametrize("temperature", [1e-45, 1e-30, 1e30])
+@pytest.mark.parametrize("temperature", [1e-300, 1e-45, 1e-30, 1e30, 1e300])
 def test_extreme_temperatures_do_not_overflow(temperature):
-    probabilities = distribution(
-        torch.tensor([[300.0, -300.0, 299.0]]), DecodingConfig(temperature=temperature)
-    )
-    assert torch.allclose(probabilities.sum(), torch.tensor(1.0))
+    logits = torch.tensor([[300.0, -300.0, 299.0, -torch.inf]])
+    probabilities = distribution(logits, DecodingConfig(temperature=temperature))
+    expected = [1.0, 0.0, 0.0, 0.0] if temperature < 1 else [1 / 3, 1 / 3, 1 / 3, 0.0]
+    assert torch.allclose(probabilities, torch.tensor([expected]))
 
 
 def test_a_row_draws_from_its_own_generator():

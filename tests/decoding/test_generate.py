@@ -118,6 +118,14 @@ def test_a_row_without_a_token_left_says_so(model, strategy):
     assert sorted(row.token_ids) == [token for token in range(61) if token != 1]
 
 
+@pytest.mark.parametrize("strategy", [{}, {"num_beams": 2}, {"penalty_alpha": 0.5, "top_k": 2}])
+def test_a_prompt_without_a_token_is_refused_and_no_prompt_gives_nothing(model, strategy):
+    for prompts in ([[]], [[5, 9], []]):
+        with pytest.raises(InputError, match="has no token"):
+            generate(model, prompts, greedy(3, **strategy))
+    assert generate(model, [], greedy(3, **strategy)) == []
+
+
 def test_a_model_that_returns_no_numbers_is_refused():
     broken = build()
     torch.nn.init.constant_(broken.final_norm.weight, torch.nan)
@@ -159,17 +167,36 @@ def test_beams_are_drawn_by_temperature(model):
     assert near_zero.token_ids == generate(model, [[1]], greedy(8, num_beams=3))[0][0].token_ids
 
 
+def test_a_search_that_runs_out_of_tokens_returns_the_best_first(model):
+    def rule(logits, history, n_prompt):
+        """Tokens 3 and 5, and END as the first one."""
+        spare = torch.tensor(
+            [token in (3, 5) or (token == END and len(history[0]) == 1) for token in range(61)]
+        )
+        return logits.masked_fill(~spare, -torch.inf)
+
+    for prompt in (20, 21):
+        for length_penalty in (0.0, 2.0):
+            config = greedy(9, num_beams=4, num_return_sequences=4, no_repeat_ngram_size=1)
+            config.length_penalty = length_penalty
+            [rows] = generate(model, [[prompt]], config, end_of_text_id=END, rules=[rule])
+            reasons = {tuple(row.token_ids): row.finish_reason for row in rows}
+            assert reasons == {(END,): "end_of_text", (3, 5): "ruled_out", (5, 3): "ruled_out"}
+            scores = [sum(row.logprobs) / len(row.token_ids) ** length_penalty for row in rows]
+            assert scores == sorted(scores, reverse=True)
+
+
 def random_settings(rng):
     maybe = lambda value, off: value if rng.random() < 0.3 else off  # noqa: E731
     return DecodingConfig(
         max_new_tokens=rng.randint(1, 6),
         min_new_tokens=maybe(rng.randint(0, 7), 0),
-        temperature=rng.choice([0.0, 0.0, 1e-6, 0.7, 1.0, 100.0]),
+        temperature=rng.choice([0.0, 0.0, 1e-300, 1e-6, 0.7, 1.0, 100.0, 1e300]),
         top_k=maybe(rng.choice([0, 1, 3, 61, 1000]), None),
         top_p=maybe(rng.choice([1e-9, 0.5, 1.0]), None),
         min_p=maybe(rng.choice([0.0, 0.3, 1.0]), None),
         typical_p=maybe(rng.choice([1e-9, 0.5, 1.0]), None),
-        repetition_penalty=maybe(rng.choice([0.5, 1.2, 1e6]), 1.0),
+        repetition_penalty=maybe(rng.choice([1e-6, 0.5, 1.2, 1e6]), 1.0),
         presence_penalty=maybe(rng.uniform(-2, 2), 0.0),
         frequency_penalty=maybe(rng.uniform(-2, 2), 0.0),
         no_repeat_ngram_size=maybe(rng.randint(0, 4), 0),
@@ -179,7 +206,7 @@ def random_settings(rng):
         num_return_sequences=maybe(rng.randint(1, 4), 1),
         penalty_alpha=maybe(rng.choice([0.0, 0.5, 1.0]), None),
         slide=rng.choice([1, 1, 4, 100]),
-        seed=rng.randint(0, 9),
+        seed=rng.choice([0, 1, 2**63 - 1]),
     )
 
 
@@ -201,6 +228,8 @@ def test_three_thousand_random_calls_raise_only_documented_errors_and_keep_the_p
         assert len(rows) == len(prompts)
         for group in rows:
             assert 1 <= len(group) <= config.num_return_sequences
+            if config.num_beams > 1:
+                assert len({tuple(row.token_ids) for row in group}) == len(group)
             for row in group:
                 assert len(row.token_ids) == len(row.logprobs) <= config.max_new_tokens
                 assert row.finish_reason in ("end_of_text", "stop", "length", "ruled_out")

@@ -123,10 +123,18 @@ def test_banning_rules_out_every_token_that_would_complete_the_text():
         assert changed[1, encode(GPT2, token)[0]] == -torch.inf
 
 
+@pytest.mark.parametrize("tokenizer", [BYTES, GPT2])
+def test_banning_a_text_leaves_the_end_of_text_alone(tokenizer):
+    for word in ("end", "<", "text|>"):
+        changed = BannedTexts(tokenizer, [word])(torch.zeros(1, tokenizer.vocab_size), [[]], [0])
+        assert changed[0, tokenizer.end_of_text_id] == 0
+
+
 def test_a_bias_given_as_text_falls_on_its_token(writer):
     text = generate_text(writer, BYTES, "ab", sampled(logit_bias={"q": 1000.0}))
     assert text == "q" * 60
 
 
 def test_text_that_is_none_becomes_replacement_characters():
-    assert encode(BYTES, b"a\xff".decode("utf-8", "surrogateescape")) == [97, 0xEF, 0xBF, 0xBD]
+    for text in (b"a\xff".decode("utf-8", "surrogateescape"), "a\ud83d"):
+        assert encode(BYTES, text) == [97, 0xEF, 0xBF, 0xBD]

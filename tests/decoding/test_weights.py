@@ -6,6 +6,8 @@ import pytest
 import torch
 from torch import nn
 
+from gpt_pretrain.config import DecodingConfig
+from gpt_pretrain.decoding.generate import generate
 from gpt_pretrain.decoding.scoring import token_logprobs
 from gpt_pretrain.decoding.weights import FEW_ROWS, PRODUCTS, HalfProduct, Int8Product, for_generation
 from tests.decoding.conftest import build
@@ -63,6 +65,17 @@ def test_a_product_keeps_every_shape(dtype):
         assert PRODUCTS[dtype](linear)(x).shape == linear(x).shape
 
 
+@pytest.mark.parametrize("dtype", PRODUCTS)
+@pytest.mark.parametrize("n_prompts", [2, FEW_ROWS, FEW_ROWS + 1])
+def test_prompts_of_one_length_give_in_a_batch_what_they_give_alone(dtype, n_prompts):
+    model = for_generation(build(), dtype)
+    prompts = [[5, 9, 2], [7, 7, 30], [60, 1, 1]] * 4
+    config = DecodingConfig(temperature=0.0, max_new_tokens=6)
+    rows = generate(model, prompts[:n_prompts], config)
+    alone = [generate(model, [prompt], config)[0][0].token_ids for prompt in prompts[:3]]
+    assert [row.token_ids for [row] in rows] == (alone * 4)[:n_prompts]
+
+
 @pytest.mark.parametrize(("dtype", "limit"), [("float32", 1e-4), ("bfloat16", 0.1), ("int8", 0.1)])
 def test_a_models_log_probabilities_stay_what_they_are(dtype, limit):
     model = build(vocab_size=600)
@@ -70,3 +83,13 @@ def test_a_models_log_probabilities_stay_what_they_are(dtype, limit):
     expected = torch.tensor(token_logprobs(model, token_ids))
     given = torch.tensor(token_logprobs(for_generation(copy.deepcopy(model), dtype), token_ids))
     assert (given.mean() - expected.mean()).abs() < limit
+
+
+@pytest.mark.parametrize("dtype", PRODUCTS)
+def test_a_model_laid_out_can_be_called_like_any_other(dtype):
+    model = for_generation(build(), dtype)
+    token_ids = torch.tensor([[5, 9, 2]])
+    with torch.inference_mode():
+        expected = model(token_ids)
+    assert torch.equal(model(token_ids), expected)
+    assert torch.equal(copy.deepcopy(model)(token_ids), expected)
