@@ -1,5 +1,7 @@
 """The token cache: built once, the same whoever builds it, repaired when damaged, continued when killed."""
 
+import errno
+import itertools
 import json
 import multiprocessing
 import os
@@ -12,7 +14,7 @@ import pytest
 
 from gpt_pretrain.config import DataConfig, TokenizerConfig
 from gpt_pretrain.data import cache as cache_module
-from gpt_pretrain.data import shards
+from gpt_pretrain.data import fingerprints, shards
 from gpt_pretrain.data.corpus import load_corpus
 from gpt_pretrain.data.sources import build_source
 from gpt_pretrain.errors import InfrastructureError, InputError
@@ -94,6 +96,17 @@ def test_a_damaged_shard_is_found_and_built_again(tmp_path, cache, caplog, how):
     assert "is damaged" in caplog.text
 
 
+def test_no_byte_of_the_index_can_change_unnoticed(tmp_path, cache):
+    file = write(tmp_path / "a.txt", 3000)
+    entry = open_cache(file, cache)
+    index = entry.folder / "index.json"
+    sound = index.read_bytes()
+    for place in range(0, len(sound), 7):
+        index.write_bytes(sound[:place] + bytes([sound[place] ^ 1]) + sound[place + 1 :])
+        assert open_cache(file, cache).index == entry.index
+    assert index.read_bytes() == sound
+
+
 def test_a_large_cache_has_its_checksums_compared_on_demand(tmp_path, cache, monkeypatch):
     monkeypatch.setattr(cache_module, "CHECKED_BYTES", 0)
     file = write(tmp_path / "a.txt", 5000)
@@ -133,6 +146,29 @@ def test_an_interrupted_build_goes_on_and_gives_the_same_bytes(tmp_path, monkeyp
     assert "going on after 10 batches" in caplog.text
 
 
+@pytest.mark.parametrize("damaged", ["progress.json", "train-00000.bin", "train-documents.bin"])
+def test_an_interrupted_build_that_is_damaged_begins_anew(tmp_path, cache, monkeypatch, damaged):
+    monkeypatch.setattr(cache_module, "COMMIT_SECONDS", 0.0)
+    monkeypatch.setattr("gpt_pretrain.data.splits.BATCH_SEGMENTS", 2)
+    (tmp_path / "a").mkdir()
+    for number in range(8):
+        write(tmp_path / "a" / f"{number}.txt", 500, seed=number)
+    sound = content(open_cache(tmp_path / "a", tmp_path / "one").folder)
+    original = cache_module.encode_batches
+
+    def killed(*arguments, **options):
+        yield from itertools.islice(original(*arguments, **options), 3)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cache_module, "encode_batches", killed)
+    with pytest.raises(KeyboardInterrupt):
+        open_cache(tmp_path / "a", cache)
+    (partial,) = cache.glob("tokens/*.partial")
+    os.truncate(partial / damaged, (partial / damaged).stat().st_size - 8)
+    monkeypatch.setattr(cache_module, "encode_batches", original)
+    assert content(open_cache(tmp_path / "a", cache).folder) == sound
+
+
 def test_a_build_killed_before_or_after_its_commits_starts_clean(tmp_path, cache):
     file = write(tmp_path / "a.txt", 5000)
     entry = open_cache(file, cache)
@@ -161,6 +197,30 @@ def test_a_cache_folder_that_cannot_be_written_is_named(tmp_path):
     (tmp_path / "cache").write_text("a file is in the way")
     with pytest.raises(InfrastructureError, match=r"set data\.cache_dir"):
         open_cache(file, tmp_path / "cache")
+
+
+def test_a_full_disk_is_the_cache_s_fault_not_the_text_s(tmp_path, cache, monkeypatch):
+    def full(descriptor):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    file = write(tmp_path / "a.txt", 5000)
+    monkeypatch.setattr(fingerprints, "SMALL", 0)  # the digest of a large file is kept in the cache too
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(InfrastructureError, match=r"No space left on device\n.*set data\.cache_dir"):
+        open_cache(file, cache)
+
+
+def test_a_cache_that_cannot_be_written_can_be_read(tmp_path, cache, monkeypatch):
+    file = write(tmp_path / "a.txt", 5000)
+    built = open_cache(file, cache)
+
+    def read_only(*arguments, **options):
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr(fingerprints, "SMALL", 0)
+    monkeypatch.setattr("os.fsync", read_only)
+    monkeypatch.setattr("pathlib.Path.mkdir", read_only)
+    assert open_cache(file, cache).folder == built.folder
 
 
 def test_a_tokenizing_process_that_dies_is_an_infrastructure_error(tmp_path, cache, monkeypatch):
