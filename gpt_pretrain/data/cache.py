@@ -138,9 +138,13 @@ def _build(
     dtype = "uint16" if tokenizer.vocab_size <= 1 << 16 else "uint32"
     index = {"format": FORMAT, "dtype": dtype, "content": content, "tokenizer": tokenizer.name}
     progress_file = partial / "progress.json"
+    finished, _ = _read(partial, checksums=False)
+    if finished is not None:  # killed before it was given its name
+        progress_file.unlink(missing_ok=True)
+        return finished
     done = read_note(progress_file) or {}
     if partial.is_dir() and (not done or damage(partial, index | done, checksums=False, unfinished=True)):
-        shutil.rmtree(partial)  # killed before anything was committed, or after the last commit, or damaged
+        shutil.rmtree(partial)  # killed before anything was committed, or damaged since
         done = {}
     partial.mkdir(exist_ok=True)
     skipped, states = done.get("batches", 0), done.get("streams", {})
