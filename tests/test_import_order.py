@@ -20,6 +20,7 @@ ORDER = [
     "optim",
     "decoding",
     "weights",
+    "data.notes",
     "data.fingerprints",
     "data.files",
     "data.gutenberg",

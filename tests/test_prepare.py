@@ -1,6 +1,8 @@
 """`python -m gpt_pretrain.prepare`: what a user types and what is printed, also when it is nonsense."""
 
 import os
+import re
+import signal
 import subprocess
 import sys
 import time
@@ -43,6 +45,7 @@ def test_it_tokenizes_once_and_leaves_nothing_behind_but_the_cache(tmp_path, pre
     ("arguments", "code", "message"),
     [
         (["data=text_files"], 2, "data.path is not set"),
+        (["data=text_files", "data.path="], 2, "data.path is not set"),
         (["data=text_files", "data.path=nowhere.txt"], 2, "no such file or folder"),
         (["data=text_files", "data.path=latin1.txt"], 2, "latin1.txt is not UTF-8: byte 3 is 0xe9"),
         (["data=text_files", "data.path=empty.txt"], 2, "holds no text"),
@@ -63,6 +66,7 @@ def test_it_tokenizes_once_and_leaves_nothing_behind_but_the_cache(tmp_path, pre
         (["data.text_feild=x"], 2, "did you mean data.text_field?"),
         (["tokenizer=tiktoken"], 2, "tokenizer.path is not set"),
         (["tokenizer=tiktoken", "tokenizer.path=rows.jsonl"], 3, "is no ranks file of tiktoken: line 1"),
+        (["tokenizer=characters", "tokenizer.path=nowhere"], 2, "tokenizer.path=nowhere: no such file"),
         (["tokenizer.special_tokens=['a b']"], 2, "'a b' is empty or holds a space"),
     ],
 )
@@ -137,6 +141,34 @@ def test_inspecting_a_mixture_shows_each_source_s_share_and_passes(tmp_path, pre
     ).stdout
     assert "50.0% from a.txt: 2.00 passes an epoch" in printed
     assert "50.0% from b.txt: 0.67 passes an epoch" in printed
+
+
+def test_ctrl_c_while_the_tokenizing_processes_start_is_answered_once(tmp_path):
+    (tmp_path / "a.txt").write_text("All work and no play makes Jack a dull boy.\n" * 50_000)
+    environment = {**os.environ, "GPT_PRETRAIN_CACHE": str(tmp_path / "cache"), "PYTHONPATH": str(ROOT)}
+    arguments = ["data=text_files", "data.path=a.txt", "data.prepare_workers=2"]
+    build = subprocess.Popen(
+        [sys.executable, "-m", "gpt_pretrain.prepare", *arguments],
+        cwd=tmp_path,
+        env=environment,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    children = Path(f"/proc/{build.pid}/task/{build.pid}/children")
+    while not any(_python_answers_interrupts(pid) for pid in children.read_text().split()):
+        assert build.poll() is None, "it was done before its processes were seen"
+    os.killpg(build.pid, signal.SIGINT)  # as the terminal does it: to all of them
+    assert build.communicate(timeout=60)[1] == "error: interrupted\n"
+    assert build.returncode == 130
+
+
+def _python_answers_interrupts(pid):
+    """True for a tokenizing process from when its interpreter has begun."""
+    process = Path("/proc") / pid
+    caught = re.search(r"SigCgt:\s*(\w+)", (process / "status").read_text())
+    is_worker = b"spawn_main" in (process / "cmdline").read_bytes()
+    return is_worker and bool(int(caught[1], 16) & 1 << signal.SIGINT - 1)
 
 
 @pytest.mark.slow

@@ -5,7 +5,7 @@ import json
 import re
 import time
 from functools import cache
-from itertools import pairwise
+from itertools import islice, pairwise
 
 import numpy as np
 import pytest
@@ -148,6 +148,11 @@ def test_segments_do_not_depend_on_how_the_text_was_chunked(text, cuts):
         assert all(len(segment) <= 16 for segment in whole)
     finally:
         segmentation.SEGMENT = original
+
+
+def test_a_run_without_a_safe_place_is_cut_where_a_segment_is_full(small_segments):
+    cut = segments(["a " + "b" * 40], BEFORE_ANY_SPACE)
+    assert list(islice(cut, 9)) == ["a", " " + "b" * 15, "b" * 16, "b" * 9]
 
 
 def test_cut_segments_give_the_tokens_of_the_uncut_text(alone, small_segments):

@@ -39,7 +39,7 @@ class DataConfig:
     prepare_workers: int | None = number(None, at_least=0)  # tokenizing processes; None: one a core
 
     def check(self) -> None:
-        if self.source in ("text_files", "gutenberg", "hugging_face", "token_files") and self.path is None:
+        if self.source in ("text_files", "gutenberg", "hugging_face", "token_files") and not self.path:
             raise InputError(
                 "data.path is not set: give a file, a folder or a glob, as in data.path='books/*.txt'"
             )

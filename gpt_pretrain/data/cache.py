@@ -5,7 +5,6 @@ lock while the others wait; one that is killed leaves what it had committed, and
 """
 
 import fcntl
-import json
 import logging
 import os
 import shutil
@@ -20,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from gpt_pretrain.config import DataConfig
-from gpt_pretrain.data.fingerprints import combined, make_cache_folder
+from gpt_pretrain.data.notes import combined, read_note, write_note, writing
 from gpt_pretrain.data.progress import Progress
 from gpt_pretrain.data.shards import (
     FORMAT,
@@ -29,7 +28,6 @@ from gpt_pretrain.data.shards import (
     damage,
     stream_documents,
     stream_tokens,
-    write_json,
 )
 from gpt_pretrain.data.sources import Source
 from gpt_pretrain.data.splits import TRAIN, VAL, ByCharacters, ByDocuments, Side, batches, whole
@@ -91,17 +89,18 @@ def open_or_build(
     index, problem = _read(folder, checksums=checksums)
     if index is not None:
         return Cached(folder=folder, index=index, built=False)
-    make_cache_folder(folder.parent)
-    with _locked(folder.with_suffix(".lock")):
-        index, problem = _read(folder, checksums=checksums)  # another process may have built it meanwhile
-        if index is not None:
-            return Cached(folder=folder, index=index, built=False)
-        if problem:
-            log.warning("the token cache %s is damaged (%s): it is built again", folder, problem)
-            shutil.rmtree(folder)
-        partial = folder.with_suffix(".partial")
-        index = _build(partial, source, config, tokenizer, split=split, content=content)
-        partial.rename(folder)
+    with writing(folder.parent):
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with _locked(folder.with_suffix(".lock")):
+            index, problem = _read(folder, checksums=checksums)  # another process may have built it meanwhile
+            if index is not None:
+                return Cached(folder=folder, index=index, built=False)
+            if problem:
+                log.warning("the token cache %s is damaged (%s): it is built again", folder, problem)
+                shutil.rmtree(folder)
+            partial = folder.with_suffix(".partial")
+            index = _build(partial, source, config, tokenizer, split=split, content=content)
+            partial.rename(folder)
     return Cached(folder=folder, index=index, built=True)
 
 
@@ -109,13 +108,12 @@ def _read(folder: Path, *, checksums: bool) -> tuple[dict[str, Any] | None, str 
     """The index of a sound cache; else None and, where there is a folder, what is wrong with it."""
     if not folder.is_dir():
         return None, None
-    try:
-        index = json.loads((folder / INDEX).read_bytes())
-        n_bytes = np.dtype(index["dtype"]).itemsize * sum(s["tokens"] for s in index["streams"].values())
-        problem = damage(folder, index, checksums=checksums or n_bytes <= CHECKED_BYTES)
-        return (None, problem) if problem else (index, None)
-    except (OSError, ValueError, KeyError, TypeError):
+    index = read_note(folder / INDEX)
+    if index is None:
         return None, INDEX
+    n_bytes = np.dtype(index["dtype"]).itemsize * sum(s["tokens"] for s in index["streams"].values())
+    problem = damage(folder, index, checksums=checksums or n_bytes <= CHECKED_BYTES)
+    return (None, problem) if problem else (index, None)
 
 
 @contextmanager
@@ -138,24 +136,29 @@ def _build(
 ) -> dict[str, Any]:
     """Tokenize the source into `partial`, from where an earlier build of it was interrupted."""
     dtype = "uint16" if tokenizer.vocab_size <= 1 << 16 else "uint32"
+    index = {"format": FORMAT, "dtype": dtype, "content": content, "tokenizer": tokenizer.name}
     progress_file = partial / "progress.json"
-    if partial.is_dir() and not progress_file.is_file():
-        shutil.rmtree(partial)  # killed before anything was committed, or after the last commit
+    finished, _ = _read(partial, checksums=False)
+    if finished is not None:  # killed before it was given its name
+        progress_file.unlink(missing_ok=True)
+        return finished
+    done = read_note(progress_file) or {}
+    if partial.is_dir() and (not done or damage(partial, index | done, checksums=False, unfinished=True)):
+        shutil.rmtree(partial)  # killed before anything was committed, or damaged since
+        done = {}
     partial.mkdir(exist_ok=True)
-    done: dict[str, Any] = json.loads(progress_file.read_bytes()) if progress_file.is_file() else {}
     skipped, states = done.get("batches", 0), done.get("streams", {})
     writers = {
         stream: StreamWriter(partial, name, dtype, states.get(name))
         for stream, name in STREAMS.items()
         if stream == TRAIN or split != "none"
     }
-    index = {"format": FORMAT, "dtype": dtype, "content": content, "tokenizer": tokenizer.name}
 
     def commit(n_batches: int) -> None:
         for writer in writers.values():
             writer.sync()
         streams = {STREAMS[stream]: writer.state for stream, writer in writers.items()}
-        write_json(progress_file, {"batches": n_batches, "streams": streams})
+        write_note(progress_file, {"batches": n_batches, "streams": streams})
 
     if skipped:
         log.info(
@@ -164,7 +167,7 @@ def _build(
     with Progress("tokenizing", source) as progress:
         texts = batches(source.documents(progress.advance), _side(source, config, split), tokenizer.safe)
         for _ in range(skipped):
-            next(texts)
+            next(texts, None)
         n_batches, committed = skipped, time.monotonic()
         options: dict[str, Any] = {"allow_special": config.special_tokens, "dtype": dtype}
         for encoded in encode_batches(texts, tokenizer, _n_workers(source, config), **options):
@@ -180,12 +183,12 @@ def _build(
     commit(n_batches)
     if source.fingerprint() != content:
         shutil.rmtree(partial)
-        raise InputError(f"{config.path or source.name} changed while it was read: try again")
+        raise InputError(f"{source.name} changed while it was read: try again")
     index["streams"] = {STREAMS[stream]: writer.state for stream, writer in writers.items()}
     if not any(writer.state["has_text"] for writer in writers.values()):
         shutil.rmtree(partial)
-        raise InputError(f"data.source={config.source} is empty: {config.path or source.name} holds no text")
-    write_json(partial / INDEX, index)
+        raise InputError(f"{source.name} holds no {source.holds}: give another data.path")
+    write_note(partial / INDEX, index)
     progress_file.unlink()
     return index
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 from pathlib import Path
 
 import numpy as np
@@ -9,8 +10,8 @@ import numpy as np
 from gpt_pretrain.config import DataConfig, TokenizerConfig
 from gpt_pretrain.data.cache import open_or_build
 from gpt_pretrain.data.files import find_files
-from gpt_pretrain.data.fingerprints import combined
-from gpt_pretrain.data.sources import Source, alphabet_of, build_source, cache_dir
+from gpt_pretrain.data.notes import combined
+from gpt_pretrain.data.sources import Source, TextFiles, alphabet_of, build_source, cache_dir
 from gpt_pretrain.data.token_files import read_token_files
 from gpt_pretrain.data.tokens import Tokens
 from gpt_pretrain.data.windows import count_windows
@@ -65,16 +66,18 @@ def load_corpus(config: DataConfig, tokenizer: Tokenizer, *, checksums: bool = F
     Raises InputError or ArtifactError where a source cannot be read. `checksums` compares those of the whole
     cache, however large.
     """
-    paths: dict[str | None, float] = {config.path: 1.0}
-    if config.sources:
-        paths = dict(config.sources.items())
     split = "none" if config.val_path else config.split
     parts = [
         _load_part(config, path, weight, tokenizer, split=split, checksums=checksums)
-        for path, weight in paths.items()
+        for path, weight in _weights(config).items()
     ]
     if config.val_path:
         separate = _load_part(config, config.val_path, 0.0, tokenizer, split="none", checksums=checksums)
+        if separate.fingerprint in {part.fingerprint for part in parts}:
+            raise InputError(
+                f"data.val_path={config.val_path} holds the text that is trained on: give another, or none "
+                "to have data.val_fraction of the text left out of training"
+            )
         separate.name = f"val_path={config.val_path}"
         separate.train, separate.val = Tokens([]), separate.train
         separate.val_bytes = separate.n_bytes if separate.documents is not None else None
@@ -95,19 +98,27 @@ def tokenizer_for(config: DataConfig, settings: TokenizerConfig) -> Tokenizer:
         return build_tokenizer(settings)
     cache = cache_dir(config)
     if settings.path:
-        sources: list[Source] = [build_source(DataConfig(source="text_files"), settings.path, cache)]
+        files = find_files(settings.path, None, key="tokenizer.path")
+        sources: list[Source] = [TextFiles(settings.path, files, config, cache)]
     else:
-        paths: list[str | None] = [*config.sources] if config.sources else [config.path]
-        sources = [
-            build_source(config, path, cache) for path in [*paths, *[config.val_path] * bool(config.val_path)]
-        ]
-    alphabets = [alphabet_of(source, cache) for source in sources]
-    return build_tokenizer(settings, "".join(alphabets))
+        paths = [*_weights(config), *[config.val_path] * bool(config.val_path)]
+        for path in paths:
+            if _holds_tokens(config, path):
+                raise InputError(
+                    f"tokenizer=characters takes its alphabet from text, {path} holds tokens\n"
+                    "give the text that they were made of: tokenizer.path=<text>"
+                )
+        sources = [build_source(config, path, cache) for path in paths]
+    alphabet = "".join(alphabet_of(source, cache) for source in sources)
+    if not alphabet:
+        raise InputError(f"tokenizer=characters: {sources[0].name} holds no text to take an alphabet from")
+    return build_tokenizer(settings, alphabet)
 
 
 def check_windows(corpus: Corpus, config: DataConfig, context_length: int) -> None:
     """Raise InputError where a split has no whole window, with what would do."""
     n_all = len(corpus.train) + len(corpus.val)
+    fitting = min(len(corpus.train), len(corpus.val)) - 1
     for split, tokens, remedy in (
         ("training", corpus.train, "a smaller data.val_fraction"),
         ("validation", corpus.val, "a larger data.val_fraction"),
@@ -115,23 +126,39 @@ def check_windows(corpus: Corpus, config: DataConfig, context_length: int) -> No
         if count_windows(len(tokens), context_length, context_length) == 0:
             if config.split == "documents" and len(tokens) == 0:
                 remedy += ", data.split=tokens"  # all of few documents may fall on one side
+            if fitting > 0:
+                remedy += f", or a context that fits both: model.context_length={fitting}"
             raise InputError(
                 f"data.source={config.source} has {len(tokens)} {split} tokens of {n_all}, "
-                f"too few for one window: {context_length + 1} are needed\ngive more text, {remedy}, "
-                f"or a context that fits: model.context_length={max(1, len(tokens) - 1)}"
+                f"too few for one window: {context_length + 1} are needed\ngive more text, {remedy}"
             )
 
 
 def check_same(corpus: Corpus, expected: dict[str, str], where: str) -> None:
-    """Raise InputError where a source is not what it was when a run began, with both fingerprints."""
-    found = corpus.fingerprints
-    for name in [*expected, *found]:
-        if found.get(name) != expected.get(name):
+    """Raise InputError where a source's content, wherever it lies, is not what it was when a run began, with
+    both fingerprints.
+    """
+    nothing = (None, "missing")
+    pairs = zip_longest(corpus.fingerprints.items(), expected.items(), fillvalue=nothing)
+    for (name, now), (former, then) in pairs:
+        if now != then:
             raise InputError(
-                f"{name} is not the text that {where} was trained on: its fingerprint is "
-                f"{found.get(name, 'missing')}, it was {expected.get(name, 'missing')}\n"
-                "give the same files, or begin a new run: weights=checkpoint weights.path=..."
+                f"{name or former} is not the text that {where} was trained on: its fingerprint is {now}, "
+                f"it was {then}\ngive the same files, or begin a new run: weights=checkpoint weights.path=..."
             )
+
+
+def _weights(config: DataConfig) -> dict[str | None, float]:
+    """Each source's path, None for one that needs none, with its weight."""
+    if config.sources:
+        return {str(path): weight for path, weight in config.sources.items()}  # a folder may be named 2024
+    return {config.path: 1.0}
+
+
+def _holds_tokens(config: DataConfig, path: str | None) -> bool:
+    if config.source == "mixture":
+        return str(path).endswith(".bin")
+    return config.source == "token_files"
 
 
 def _load_part(
@@ -139,7 +166,7 @@ def _load_part(
 ) -> Part:
     cache = cache_dir(config)
     name = path or config.source
-    if config.source == "token_files" or (config.source == "mixture" and name.endswith(".bin")):
+    if _holds_tokens(config, path):
         return _token_part(config, name, weight, tokenizer, split=split, cache=cache)
     source = build_source(config, path, cache)
     streams = "none" if split == "tokens" else split

@@ -7,6 +7,7 @@ import glob
 import gzip
 import io
 import json
+import zlib
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import IO, Any
@@ -16,37 +17,51 @@ from gpt_pretrain.errors import InputError
 Document = Iterable[str]  # its text in pieces of any length
 OnBytes = Callable[[int], None]  # told how many bytes of the files have been read, for the progress bar
 
-SUFFIXES = (".txt", ".md", ".jsonl", ".jsonl.gz", ".jsonl.zst", ".parquet")
+JSONL = (".jsonl", ".jsonl.gz", ".jsonl.zst")
+SUFFIXES = (".txt", ".md", *JSONL, ".parquet")
 CHUNK = 1 << 18  # bytes; a fifth faster than 1 MiB, which no longer fits a core's cache
+ZSTD_CHUNK = 1 << 14  # bytes to unpack at once: a few hundred kB of text
 
 
-def find_files(path: str, pattern: str | None, suffixes: tuple[str, ...] = SUFFIXES) -> list[Path]:
+def find_files(
+    path: str, pattern: str | None, suffixes: tuple[str, ...] = SUFFIXES, key: str = "data.path"
+) -> list[Path]:
     """The files that `path` names, in the order of their names. Raises InputError where there is none."""
     folder = Path(path)
     if folder.is_dir():
-        found = sorted(file for file in folder.rglob(pattern or "*") if file.is_file())
+        try:
+            found = sorted(file for file in folder.rglob(pattern or "*") if file.is_file())
+        except (NotImplementedError, ValueError) as error:
+            raise InputError(
+                f"data.pattern={pattern} is no pattern of names in a folder, as *.txt is: {error}"
+            ) from error
         if pattern is None:
             found = [file for file in found if file.name.endswith(suffixes)]
         if not found:
             wanted = pattern or " ".join(suffixes)
-            raise InputError(f"data.path={path} holds no file named {wanted}: set data.pattern")
+            raise InputError(f"{key}={path} holds no file named {wanted}: set data.pattern")
         return found
     names = [path] if folder.is_file() else glob.glob(path, recursive=True)
     found = sorted(file for name in names if (file := Path(name)).is_file())
     if not found:
-        raise InputError(f"data.path={path}: no such file or folder, and no file matches it as a pattern")
+        raise InputError(f"{key}={path}: no such file or folder, and no file matches it as a pattern")
     return found
 
 
-def documents_in(file: Path, text_field: str, on_bytes: OnBytes) -> Iterator[Document]:
-    """The documents of one file. A suffix of none of the kinds means plain text.
+def kind_of(file: Path) -> str:
+    """How a file is read: .jsonl, .parquet, or text, which every other name means."""
+    if file.name.endswith(JSONL):
+        return ".jsonl"
+    return ".parquet" if file.name.endswith(".parquet") else "text"
 
-    Raises InputError that names the file, and the line where there is one.
-    """
+
+def documents_in(file: Path, text_field: str, on_bytes: OnBytes) -> Iterator[Document]:
+    """The documents of one file. Raises InputError that names the file, and the line where there is one."""
+    kind = kind_of(file)
     try:
-        if file.name.endswith(".parquet"):
+        if kind == ".parquet":
             yield from _rows(file, text_field, on_bytes)
-        elif file.name.endswith((".jsonl", ".jsonl.gz", ".jsonl.zst")):
+        elif kind == ".jsonl":
             yield from _lines(file, text_field, on_bytes)
         elif file.suffix == ".bin":
             raise InputError(f"{file} holds tokens, not text: choose data=token_files")
@@ -55,6 +70,20 @@ def documents_in(file: Path, text_field: str, on_bytes: OnBytes) -> Iterator[Doc
                 yield text_pieces(stream, str(file))
     except OSError as error:
         raise InputError(f"{file} cannot be read: {error.strerror or error}") from error
+
+
+def text_of(row: Any, text_field: str, place: str) -> str:
+    """What a row of .jsonl, .parquet or a data set has in `text_field`; "" for null. Raises InputError."""
+    if not isinstance(row, dict) or text_field not in row:
+        fields = ", ".join(row) if isinstance(row, dict) else f"a {type(row).__name__}, not an object"
+        raise InputError(f"data.text_field={text_field} is not in {place}: it holds {fields}")
+    text = row[text_field]
+    if text is not None and not isinstance(text, str):
+        raise InputError(
+            f"data.text_field={text_field} of {place} is of type {type(text).__name__}, not text: "
+            "name a field of text"
+        )
+    return text or ""
 
 
 def text_pieces(stream: Any, name: str) -> Iterator[str]:
@@ -107,11 +136,15 @@ def _lines(file: Path, text_field: str, on_bytes: OnBytes) -> Iterator[Document]
                 number, line = next(lines)
             except StopIteration:
                 return
-            except (EOFError, gzip.BadGzipFile, _zstd_error()) as error:
+            except (EOFError, gzip.BadGzipFile, zlib.error) as error:
                 raise InputError(f"{file} is damaged or cut off: {error}") from error
             if line.strip():
-                text = _field(line, text_field, f"{file}, line {number}")
-                if text:
+                place = f"{file}, line {number}"
+                try:
+                    row = json.loads(line)
+                except (ValueError, RecursionError) as error:
+                    raise InputError(f"{place} is not JSON: {error}") from error
+                if text := text_of(row, text_field, place):
                     yield [text]
 
 
@@ -119,25 +152,43 @@ def _unpacked(file: Path, packed: Any) -> IO[bytes]:
     if file.suffix == ".gz":
         return io.BufferedReader(gzip.GzipFile(fileobj=packed), CHUNK)
     if file.suffix == ".zst":
-        reader = _zstandard(file).ZstdDecompressor().stream_reader(packed, read_across_frames=True)
-        return io.BufferedReader(reader, CHUNK)
+        return io.BufferedReader(_Zstd(_zstandard(file), packed), CHUNK)
     return packed
 
 
-def _field(line: bytes, text_field: str, place: str) -> str:
-    try:
-        row = json.loads(line)
-    except ValueError as error:
-        raise InputError(f"{place} is not JSON: {error}") from error
-    if not isinstance(row, dict) or text_field not in row:
-        fields = ", ".join(row) if isinstance(row, dict) else f"a {type(row).__name__}, not an object"
-        raise InputError(f"data.text_field={text_field} is not in {place}: it holds {fields}")
-    text = row[text_field]
-    if text is not None and not isinstance(text, str):
-        raise InputError(
-            f"data.text_field={text_field} of {place} is of type {type(text).__name__}, not text"
-        )
-    return text or ""
+class _Zstd(io.RawIOBase):
+    """The text of zstd frames. The library's own reader takes a file that ends inside a frame for whole."""
+
+    def __init__(self, library: Any, packed: Any) -> None:
+        self._library, self._decompressor, self._packed = library, library.ZstdDecompressor(), packed
+        self._frame: Any = None  # begun, not ended
+        self._text = memoryview(b"")
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        """Raises EOFError as gzip does."""
+        while not self._text and (chunk := self._packed.read(ZSTD_CHUNK)):
+            self._text = memoryview(self._unpack(chunk))
+        if not self._text and self._frame is not None:
+            raise EOFError("it ends inside a zstd frame")
+        count = min(len(buffer), len(self._text))
+        buffer[:count], self._text = self._text[:count], self._text[count:]
+        return count
+
+    def _unpack(self, chunk: bytes) -> bytes:
+        text = b""
+        while chunk:
+            self._frame = self._frame or self._decompressor.decompressobj()
+            try:
+                text += self._frame.decompress(chunk)
+            except self._library.ZstdError as error:
+                raise EOFError(str(error)) from error
+            chunk = self._frame.unused_data
+            if self._frame.eof:
+                self._frame = None
+        return text
 
 
 def _rows(file: Path, text_field: str, on_bytes: OnBytes) -> Iterator[Document]:
@@ -148,21 +199,14 @@ def _rows(file: Path, text_field: str, on_bytes: OnBytes) -> Iterator[Document]:
         raise missing_extra(f"{file}: .parquet files need pyarrow") from error
     try:
         with pq.ParquetFile(file) as table:
-            if text_field not in table.schema_arrow.names:
-                names = ", ".join(table.schema_arrow.names)
-                raise InputError(f"data.text_field={text_field} is not in {file}: it holds {names}")
+            text_of(dict.fromkeys(table.schema_arrow.names), text_field, str(file))  # a file may have no rows
             n_rows, share = max(1, table.metadata.num_rows), file.stat().st_size
             for batch in table.iter_batches(256, columns=[text_field]):
-                for text in batch.column(0).to_pylist():
-                    if text is not None and not isinstance(text, str):
-                        kind = type(text).__name__
-                        raise InputError(
-                            f"data.text_field={text_field} of {file} is of type {kind}, not text"
-                        )
-                    if text:
+                for row in batch.to_pylist():
+                    if text := text_of(row, text_field, str(file)):
                         yield [text]
                 on_bytes(share * len(batch) // n_rows)
-    except pa.ArrowException as error:
+    except (pa.ArrowException, UnicodeDecodeError) as error:
         raise InputError(f"{file} is no parquet file or is damaged: {error}") from error
 
 
@@ -176,11 +220,3 @@ def _zstandard(file: Path) -> Any:
     except ImportError as error:
         raise missing_extra(f"{file}: .zst files need zstandard") from error
     return zstandard
-
-
-def _zstd_error() -> type[Exception]:
-    try:
-        import zstandard
-    except ImportError:
-        return EOFError
-    return zstandard.ZstdError

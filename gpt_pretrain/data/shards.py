@@ -1,8 +1,8 @@
 """Tokens on disk: raw shards of a stream, with the places where its documents begin and checksums of all."""
 
-import json
 import os
 import zlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,7 @@ import numpy as np
 
 from gpt_pretrain.data.tokens import Span, Tokens
 
-FORMAT = 1
+FORMAT = 2
 SHARD_TOKENS = 1 << 26  # a shard is closed by the batch that fills it
 INDEX = "index.json"
 
@@ -31,9 +31,7 @@ class StreamWriter:
             "has_text": False,
         }
         self._files: dict[str, Any] = {}
-        for entry, itemsize in [(s, self.dtype.itemsize) for s in self.state["shards"]] + [
-            (self.state["documents"], 8)
-        ]:
+        for entry, itemsize in _entries(self.state, self.dtype):
             path = folder / entry["file"]
             path.touch()
             os.truncate(path, entry["n"] * itemsize)
@@ -72,26 +70,17 @@ class StreamWriter:
         entry["n"] += len(content)
 
 
-def write_json(file: Path, content: Any) -> None:
-    """Whole or not at all, and on the disk when this returns."""
-    partial = file.with_name(f".{file.name}.partial")
-    with partial.open("w") as stream:
-        json.dump(content, stream)
-        stream.flush()
-        os.fsync(stream.fileno())
-    partial.rename(file)
-
-
-def damage(folder: Path, index: dict[str, Any], *, checksums: bool) -> str | None:
-    """The first file of a finished cache that is not what its index says, or None.
+def damage(folder: Path, index: dict[str, Any], *, checksums: bool, unfinished: bool = False) -> str | None:
+    """The first file that is not what its index says, or None. An unfinished build's files may hold more
+    than was committed.
 
     Sizes cost nothing; checksums read everything, about 1 GB/s.
     """
     for stream in index["streams"].values():
-        entries = [(shard, np.dtype(index["dtype"]).itemsize) for shard in stream["shards"]]
-        for entry, itemsize in [*entries, (stream["documents"], 8)]:
-            path = folder / entry["file"]
-            if not path.is_file() or path.stat().st_size != entry["n"] * itemsize:
+        for entry, itemsize in _entries(stream, np.dtype(index["dtype"])):
+            path, wanted = folder / entry["file"], entry["n"] * itemsize
+            size = path.stat().st_size if path.is_file() else -1
+            if size < wanted or (size > wanted and not unfinished):
                 return entry["file"]
             if checksums and _crc32(path) != entry["crc32"]:
                 return entry["file"]
@@ -107,6 +96,13 @@ def stream_documents(folder: Path, index: dict[str, Any], name: str) -> np.ndarr
     """Where each document of a stream begins, in tokens."""
     entry = index["streams"][name]["documents"]
     return Tokens([Span(file=folder / entry["file"], dtype="<i8", n=entry["n"])])[:]
+
+
+def _entries(state: dict[str, Any], dtype: np.dtype) -> Iterator[tuple[dict[str, Any], int]]:
+    """The files of a stream, each with the bytes of an item."""
+    for shard in state["shards"]:
+        yield shard, dtype.itemsize
+    yield state["documents"], 8
 
 
 def _crc32(path: Path) -> int:

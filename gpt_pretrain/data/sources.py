@@ -1,24 +1,36 @@
 """Which text is trained on: every source gives documents, a fingerprint of its content and its size."""
 
 import hashlib
-import json
+import http.client
+import logging
 import os
 import pydoc_data.topics
-import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Protocol
 
 from gpt_pretrain.config import DataConfig
-from gpt_pretrain.data.files import Document, OnBytes, documents_in, find_files, missing_extra
-from gpt_pretrain.data.fingerprints import combined, content_digest, make_cache_folder, remembered
+from gpt_pretrain.data.files import (
+    Document,
+    OnBytes,
+    documents_in,
+    find_files,
+    kind_of,
+    missing_extra,
+    text_of,
+)
+from gpt_pretrain.data.fingerprints import content_digest, remembered
 from gpt_pretrain.data.gutenberg import decode_book, is_english, strip_matter
+from gpt_pretrain.data.notes import combined, keep_note, read_note, writing
 from gpt_pretrain.errors import ArtifactError, InputError
+
+log = logging.getLogger(__name__)
 
 
 class Source(Protocol):
-    name: str
+    name: str  # its path, as the user gave it
+    holds: str  # what its documents are, for messages
     n_files: int
     files_read: int  # so far, for the progress bar
     n_bytes: int  # of the files as they are on disk; 0: not known before reading
@@ -36,29 +48,29 @@ def build_source(config: DataConfig, path: str | None, cache: Path) -> Source:
         case "python_reference" if path is None:
             return PythonReference()
         case "the_verdict":
-            return TextFiles([Path(path) if path else _the_verdict(config, cache)], config, cache)
+            file = Path(path) if path else _the_verdict(config, cache)
+            return TextFiles(str(file), [file], config, cache)
         case "gutenberg":
-            return Gutenberg(find_files(path or "", config.pattern or "*.txt"), config, cache)
+            files = find_files(path or "", config.pattern or "*.txt")
+            return Gutenberg(path or "", files, config, cache)
         case "hugging_face":
             return HuggingFace(path or "", config, cache)
         case _:
-            return TextFiles(find_files(path or "", config.pattern), config, cache)
+            return TextFiles(path or "", find_files(path or "", config.pattern), config, cache)
 
 
 def alphabet_of(source: Source, cache: Path) -> str:
     """Every character of the source's text, in order; kept in the cache."""
     note = cache / "alphabets" / f"{source.fingerprint()}.json"
-    if note.is_file():
-        return json.loads(note.read_bytes())
+    if (known := read_note(note)) is not None:
+        return known
     characters: set[str] = set()
     for document in source.documents(lambda n_bytes: None):
         for piece in document:
             characters.update(piece)
-    make_cache_folder(note.parent)
-    partial = note.with_suffix(f".{os.getpid()}")
-    partial.write_text(json.dumps("".join(sorted(characters))))
-    partial.replace(note)
-    return "".join(sorted(characters))
+    alphabet = "".join(sorted(characters))
+    keep_note(note, alphabet)
+    return alphabet
 
 
 def cache_dir(config: DataConfig | None = None) -> Path:
@@ -72,7 +84,7 @@ def cache_dir(config: DataConfig | None = None) -> Path:
 class PythonReference:
     """The language reference that every CPython ships, as one document."""
 
-    name = "python_reference"
+    name, holds = "python_reference", "text"
     n_files, files_read = 1, 0
 
     def __init__(self) -> None:
@@ -89,17 +101,18 @@ class PythonReference:
 
 
 class TextFiles:
-    name = "text_files"
+    kind, holds = "text_files", "text"
 
-    def __init__(self, files: list[Path], config: DataConfig, cache: Path) -> None:
-        self.files, self.text_field, self.cache = files, config.text_field, cache
+    def __init__(self, name: str, files: list[Path], config: DataConfig, cache: Path) -> None:
+        self.name, self.files = name, files
+        self.text_field, self.cache = config.text_field, cache
         self.n_files, self.files_read = len(files), 0
         self.n_bytes = sum(_size(file) for file in files)
 
     def fingerprint(self) -> str:
         """Of the files' content in the order of their names; the names themselves do not count."""
         digests = [_digest(file, self.cache) for file in self.files]
-        return combined(self.name, self.text_field, [_kind(file) for file in self.files], digests)
+        return combined(self.kind, self.text_field, [kind_of(file) for file in self.files], digests)
 
     def documents(self, on_bytes: OnBytes) -> Iterator[Document]:
         for number, file in enumerate(self.files):
@@ -110,7 +123,7 @@ class TextFiles:
 class Gutenberg(TextFiles):
     """Books without Gutenberg's own words around them, repaired, in English. A book is held whole."""
 
-    name = "gutenberg"
+    kind, holds = "gutenberg", "text in English"
 
     def documents(self, on_bytes: OnBytes) -> Iterator[Document]:
         for number, file in enumerate(self.files):
@@ -124,64 +137,62 @@ class Gutenberg(TextFiles):
 class HuggingFace:
     """A Hugging Face data set, by its name on the hub or a local folder, streamed."""
 
-    name = "hugging_face"
-    n_bytes = 0
+    holds, n_bytes = "text", 0
 
     def __init__(self, path: str, config: DataConfig, cache: Path) -> None:
-        self.path, self.config, self.cache = path, config, cache
+        self.name, self.config, self.cache = path, config, cache
         self.local = sorted(f for f in Path(path).rglob("*") if f.is_file()) if Path(path).is_dir() else []
         self.n_files, self.files_read = 1, 0
 
     def fingerprint(self) -> str:
-        """Of the local files, else of the hub's revision."""
+        """Of the local files, whose names say which section they belong to, else of the hub's revision."""
         if self.local:
-            content: Any = [_digest(file, self.cache) for file in self.local]
+            names = [str(file.relative_to(self.name)) for file in self.local]
+            content: Any = [names, [_digest(file, self.cache) for file in self.local]]
         else:
-            content = _hub_revision(self.path)
-        return combined(self.name, self.config.subset, self.config.section, self.config.text_field, content)
+            content = _hub_revision(self.name, self.cache)
+        settings = [self.config.subset, self.config.section, self.config.text_field]
+        return combined("hugging_face", *settings, content)
 
     def documents(self, on_bytes: OnBytes) -> Iterator[Document]:
-        field = self.config.text_field
-        for row in _load_dataset(self.path, self.config):
-            if field not in row:
-                raise InputError(f"data.text_field={field} is not in {self.path}: it holds {', '.join(row)}")
-            if not isinstance(row[field] or "", str):
-                kind = type(row[field]).__name__
-                raise InputError(f"data.text_field={field} of {self.path} is of type {kind}, not text")
-            if row[field]:
-                yield [row[field]]
+        for row in _dataset_rows(self.name, self.config):
+            if text := text_of(row, self.config.text_field, self.name):
+                yield [text]
 
 
-def _load_dataset(path: str, config: DataConfig) -> Any:
+def _dataset_rows(path: str, config: DataConfig) -> Iterator[Any]:
     try:
         from datasets import load_dataset
     except ImportError as error:
         raise missing_extra("data=hugging_face needs datasets") from error
     try:
-        return load_dataset(path, config.subset, split=config.section, streaming=True)
-    except Exception as error:  # the library raises many kinds, its own and of HTTP
+        yield from load_dataset(path, config.subset, split=config.section, streaming=True)
+    except Exception as error:  # the library raises many kinds, its own, Arrow's and of HTTP
         first = str(error).strip().partition("\n")[0]
         raise InputError(
             f"data.path={path}, data.section={config.section} cannot be loaded: {first}"
         ) from error
 
 
-def _hub_revision(path: str) -> str:
+def _hub_revision(path: str, cache: Path) -> str:
+    """What the hub has now; where it cannot be reached, as on a compute node, what it had when last asked."""
     try:
         from huggingface_hub import HfApi
     except ImportError as error:
         raise missing_extra("data=hugging_face needs datasets") from error
+    note = cache / "revisions" / f"{combined(path)}.json"
     try:
-        return str(HfApi().dataset_info(path, timeout=5).sha)
+        revision = str(HfApi().dataset_info(path, timeout=5).sha)
     except Exception as error:
         first = str(error).strip().partition("\n")[0]
-        raise InputError(
-            f"data.path={path} is no folder, and the hub does not know it or cannot be reached: {first}"
-        ) from error
-
-
-def _kind(file: Path) -> str:
-    return next((kind for kind in (".jsonl", ".parquet") if kind in file.name), "text")
+        if (known := read_note(note)) is None:
+            raise InputError(
+                f"data.path={path} holds no files, and the hub does not know it or cannot be reached: {first}"
+            ) from error
+        log.info("data    %s as it was, revision %s: the hub cannot be reached: %s", path, known, first)
+        return known
+    keep_note(note, revision)
+    return revision
 
 
 def _size(file: Path) -> int:
@@ -208,19 +219,20 @@ def _read(file: Path) -> bytes:
 def _the_verdict(config: DataConfig, cache: Path) -> Path:
     """The story's file in the cache, downloaded once and checked against its SHA-256."""
     path = cache / "the-verdict.txt"
-    if path.exists():
+    if path.is_file() and hashlib.sha256(_read(path)).hexdigest() == config.sha256:
         return path
     remedy = "download it by hand and give its file as data.path=<the-verdict.txt>"
     try:
         with urllib.request.urlopen(config.url or "", timeout=5) as response:
             content = response.read(1 << 20)
-    except (urllib.error.URLError, OSError, ValueError) as error:
+    except (http.client.HTTPException, OSError, ValueError) as error:
         raise InputError(f"data.url={config.url} cannot be reached ({error}):\n{remedy}") from error
     digest = hashlib.sha256(content).hexdigest()
     if digest != config.sha256:
         raise ArtifactError(f"{config.url} has SHA-256 {digest}, not {config.sha256}:\n{remedy}")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(f".{os.getpid()}")
-    partial.write_bytes(content)
-    partial.rename(path)
+    with writing(cache):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_suffix(f".{os.getpid()}")
+        partial.write_bytes(content)
+        partial.rename(path)
     return path

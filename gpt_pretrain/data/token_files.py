@@ -45,8 +45,10 @@ def read_token_files(files: list[Path], cache: Path, *, vocab_size: int) -> tupl
 def read_span(file: Path) -> Span:
     """Where the tokens of a file lie. Raises ArtifactError."""
     size = file.stat().st_size
-    header = np.fromfile(file, "<i4", HEADER_BYTES // 4) if size >= HEADER_BYTES else np.zeros(256, "<i4")
-    magic, version, n_tokens = (int(value) for value in header[:3])
+    header = np.zeros(3, "<i4")
+    begins = np.fromfile(file, "<i4", 3)
+    header[: len(begins)] = begins  # zeros where the file is shorter
+    magic, version, n_tokens = header.tolist()
     if magic not in MAGICS:
         if size % 2:
             raise ArtifactError(

@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection
 from typing import Any
 
@@ -65,9 +66,11 @@ def encode_batches(
             yield encode_batch(tokenizer, batch, **options)
         return
     with ExitStack() as stack:
-        workers = [_start(stack, tokenizer, options) for _ in range(n_workers)]
         waiting: deque[Connection] = deque()
         try:
+            workers = [_start(stack) for _ in range(n_workers)]
+            for worker in workers:
+                worker.send((tokenizer, options))  # not when it starts: they would start one by one
             for number, batch in enumerate(batches):
                 if len(waiting) >= IN_FLIGHT * n_workers:
                     yield _receive(waiting.popleft())
@@ -76,18 +79,24 @@ def encode_batches(
                 waiting.append(worker)
             while waiting:
                 yield _receive(waiting.popleft())
-        except (EOFError, ConnectionError) as error:
+        except (EOFError, OSError) as error:
             raise InfrastructureError(
-                "a tokenizing process died, for want of memory perhaps: set a smaller data.prepare_workers"
+                "a tokenizing process died or did not start, for want of memory perhaps: "
+                "set a smaller data.prepare_workers"
             ) from error
 
 
-def _start(stack: ExitStack, tokenizer: Tokenizer, options: dict[str, Any]) -> Connection:
+def _start(stack: ExitStack) -> Connection:
     """A fresh process, which inherits nothing: it ends when its pipe closes, however this process ends."""
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()
-    process = context.Process(target=_work, args=(theirs, tokenizer, options), daemon=True)
-    process.start()
+    process = context.Process(target=_work, args=(theirs,), daemon=True)
+    resource_tracker.ensure_running()  # started with the process, it would let Ctrl-C through again
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # inherited: Ctrl-C is ours to answer
+    try:
+        process.start()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
     theirs.close()
     stack.callback(process.join)
     stack.callback(ours.close)
@@ -101,11 +110,13 @@ def _receive(worker: Connection) -> dict[int, Encoded]:
     return result
 
 
-def _work(connection: Connection, tokenizer: Tokenizer, options: dict[str, Any]) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent's to answer: it closes the pipe
+def _work(connection: Connection) -> None:
     batches: queue.Queue[Any] = queue.Queue()
     # A thread takes what the parent sends, so that neither waits for the other while both send.
     threading.Thread(target=_feed, args=(connection, batches), daemon=True).start()
+    if (first := batches.get()) is None:
+        return
+    tokenizer, options = first
     try:
         while (batch := batches.get()) is not None:
             try:

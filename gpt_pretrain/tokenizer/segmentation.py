@@ -38,7 +38,7 @@ def _last_safe(text: str, start: int, safe: re.Pattern[str]) -> int:
     """Where the segment that begins at `start` ends; the text goes on beyond start + SEGMENT."""
     limit = start + SEGMENT
     for reach in (1 << 10, SEGMENT - 1):
-        found = [match.start() for match in safe.finditer(text, limit - reach, limit + 1)]
+        found = [match.start() for match in safe.finditer(text, max(start + 1, limit - reach), limit + 1)]
         if found:
             return found[-1]
     return limit

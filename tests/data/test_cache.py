@@ -1,5 +1,7 @@
 """The token cache: built once, the same whoever builds it, repaired when damaged, continued when killed."""
 
+import errno
+import itertools
 import json
 import multiprocessing
 import os
@@ -12,7 +14,7 @@ import pytest
 
 from gpt_pretrain.config import DataConfig, TokenizerConfig
 from gpt_pretrain.data import cache as cache_module
-from gpt_pretrain.data import shards
+from gpt_pretrain.data import fingerprints, shards
 from gpt_pretrain.data.corpus import load_corpus
 from gpt_pretrain.data.sources import build_source
 from gpt_pretrain.errors import InfrastructureError, InputError
@@ -94,6 +96,17 @@ def test_a_damaged_shard_is_found_and_built_again(tmp_path, cache, caplog, how):
     assert "is damaged" in caplog.text
 
 
+def test_no_byte_of_the_index_can_change_unnoticed(tmp_path, cache):
+    file = write(tmp_path / "a.txt", 3000)
+    entry = open_cache(file, cache)
+    index = entry.folder / "index.json"
+    sound = index.read_bytes()
+    for place in range(0, len(sound), 7):
+        index.write_bytes(sound[:place] + bytes([sound[place] ^ 1]) + sound[place + 1 :])
+        assert open_cache(file, cache).index == entry.index
+    assert index.read_bytes() == sound
+
+
 def test_a_large_cache_has_its_checksums_compared_on_demand(tmp_path, cache, monkeypatch):
     monkeypatch.setattr(cache_module, "CHECKED_BYTES", 0)
     file = write(tmp_path / "a.txt", 5000)
@@ -133,14 +146,46 @@ def test_an_interrupted_build_goes_on_and_gives_the_same_bytes(tmp_path, monkeyp
     assert "going on after 10 batches" in caplog.text
 
 
-def test_a_build_killed_before_or_after_its_commits_starts_clean(tmp_path, cache):
+@pytest.mark.parametrize("damaged", ["progress.json", "train-00000.bin", "train-documents.bin"])
+def test_an_interrupted_build_that_is_damaged_begins_anew(tmp_path, cache, monkeypatch, damaged):
+    monkeypatch.setattr(cache_module, "COMMIT_SECONDS", 0.0)
+    monkeypatch.setattr("gpt_pretrain.data.splits.BATCH_SEGMENTS", 2)
+    (tmp_path / "a").mkdir()
+    for number in range(8):
+        write(tmp_path / "a" / f"{number}.txt", 500, seed=number)
+    sound = content(open_cache(tmp_path / "a", tmp_path / "one").folder)
+    original = cache_module.encode_batches
+
+    def killed(*arguments, **options):
+        yield from itertools.islice(original(*arguments, **options), 3)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cache_module, "encode_batches", killed)
+    with pytest.raises(KeyboardInterrupt):
+        open_cache(tmp_path / "a", cache)
+    (partial,) = cache.glob("tokens/*.partial")
+    os.truncate(partial / damaged, (partial / damaged).stat().st_size - 8)
+    monkeypatch.setattr(cache_module, "encode_batches", original)
+    assert content(open_cache(tmp_path / "a", cache).folder) == sound
+
+
+def test_a_finished_build_that_was_never_given_its_name_is_taken_as_it_is(tmp_path, cache, monkeypatch):
     file = write(tmp_path / "a.txt", 5000)
     entry = open_cache(file, cache)
     sound = content(entry.folder)
-    entry.folder.rename(entry.folder.with_suffix(".partial"))  # complete, but never given its name
-    again = open_cache(file, cache)
-    assert again.built
-    assert content(again.folder) == sound
+    entry.folder.rename(entry.folder.with_suffix(".partial"))
+    (entry.folder.with_suffix(".partial") / "progress.json").touch()
+    monkeypatch.setattr(cache_module, "encode_batches", None)  # nothing is tokenized again
+    assert content(open_cache(file, cache).folder) == sound
+
+
+def test_a_build_killed_before_its_first_commit_starts_clean(tmp_path, cache):
+    file = write(tmp_path / "a.txt", 5000)
+    entry = open_cache(file, cache)
+    sound = content(entry.folder)
+    entry.folder.rename(entry.folder.with_suffix(".partial"))
+    (entry.folder.with_suffix(".partial") / "index.json").unlink()
+    assert content(open_cache(file, cache).folder) == sound
 
 
 def test_a_source_that_changes_while_it_is_read_is_refused(tmp_path, cache, monkeypatch):
@@ -163,6 +208,30 @@ def test_a_cache_folder_that_cannot_be_written_is_named(tmp_path):
         open_cache(file, tmp_path / "cache")
 
 
+def test_a_full_disk_is_the_cache_s_fault_not_the_text_s(tmp_path, cache, monkeypatch):
+    def full(descriptor):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    file = write(tmp_path / "a.txt", 5000)
+    monkeypatch.setattr(fingerprints, "SMALL", 0)  # the digest of a large file is kept in the cache too
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(InfrastructureError, match=r"No space left on device\n.*set data\.cache_dir"):
+        open_cache(file, cache)
+
+
+def test_a_cache_that_cannot_be_written_can_be_read(tmp_path, cache, monkeypatch):
+    file = write(tmp_path / "a.txt", 5000)
+    built = open_cache(file, cache)
+
+    def read_only(*arguments, **options):
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr(fingerprints, "SMALL", 0)
+    monkeypatch.setattr("os.fsync", read_only)
+    monkeypatch.setattr("pathlib.Path.mkdir", read_only)
+    assert open_cache(file, cache).folder == built.folder
+
+
 def test_a_tokenizing_process_that_dies_is_an_infrastructure_error(tmp_path, cache, monkeypatch):
     monkeypatch.setattr("gpt_pretrain.data.workers.encode_batch", None)  # only here: workers import their own
     original = cache_module.batches
@@ -179,35 +248,58 @@ def test_a_tokenizing_process_that_dies_is_an_infrastructure_error(tmp_path, cac
         open_cache(write(tmp_path / "a.txt", 2_000_000), cache, prepare_workers=1)
 
 
-def _open_and_report(path, cache, report):
+def _open_and_report(path, cache, report, tokenized):
+    """Open or build, then say when that was done and what came out; to `tokenized` go who did each batch."""
     cache_module.COMMIT_SECONDS = 0.0
+    original = cache_module.encode_batches
+
+    def counting(*arguments, **options):
+        for encoded in original(*arguments, **options):
+            with tokenized.open("ab") as stream:
+                stream.write(b"%d\n" % os.getpid())
+            yield encoded
+
+    cache_module.encode_batches = counting
     entry = open_cache(path, cache)
     tokens = (entry.tokens("train") + entry.tokens("val"))[:]
-    known = {"built": entry.built, "ended": time.monotonic(), "tokens": zlib.crc32(tokens.tobytes())}
+    known = {"built": entry.built, "ended": time.time(), "tokens": zlib.crc32(tokens.tobytes())}
     report.with_suffix(".partial").write_text(json.dumps(known))
     report.with_suffix(".partial").rename(report)
 
 
 @pytest.mark.slow
 def test_eight_processes_build_an_empty_cache_once_though_one_is_killed(tmp_path):
+    """None of them waits longer than the build and 2 s, where the build is what all builders together do: the
+    text tokenized once, and once more the batch that a killed one had not committed.
+    """
     file = write(tmp_path / "a.txt", 4_000_000)
     context = multiprocessing.get_context("fork")
     expected = content(open_cache(file, tmp_path / "warm").folder)
     started = time.monotonic()
-    open_cache(file, tmp_path / "alone")
-    alone = time.monotonic() - started
-    draw, killed = random.Random(0), 0
+    alone = context.Process(
+        target=_open_and_report,
+        args=(file, tmp_path / "alone", tmp_path / "alone.json", tmp_path / "alone.txt"),
+    )
+    alone.start()
+    alone.join()
+    seconds = time.monotonic() - started
+    n_batches = len((tmp_path / "alone.txt").read_text().split())
+    draw, killed, builders = random.Random(0), 0, 0
     for number in range(20):
         cache, reports = tmp_path / f"cache{number}", tmp_path / f"reports{number}"
         reports.mkdir()
+        tokenized = reports / "tokenized.txt"
+        tokenized.touch()
         processes = [
-            context.Process(target=_open_and_report, args=(file, cache, reports / f"{k}.json"))
+            context.Process(target=_open_and_report, args=(file, cache, reports / f"{k}.json", tokenized))
             for k in range(8)
         ]
         for process in processes:
             process.start()
-        time.sleep(draw.random() * alone * 0.4)  # while the build lasts, however fast the machine is
+        time.sleep(draw.random() * seconds * 0.4)  # while the build lasts, however fast the machine is
         victim = draw.choice([process for process in processes if process.is_alive()] or processes)
+        if number % 2 and (at_work := tokenized.read_text().split()):  # in every other round the builder
+            victim = next(process for process in processes if process.pid == int(at_work[-1]))
         victim.kill()
         for process in processes:
             process.join(120)
@@ -219,7 +311,10 @@ def test_eight_processes_build_an_empty_cache_once_though_one_is_killed(tmp_path
         (folder,) = [entry for entry in (cache / "tokens").iterdir() if not entry.suffix]
         assert content(folder) == expected
         assert not list(cache.rglob("*.partial"))
-        built_at = [report["ended"] for report in known if report["built"]]
-        if built_at:
-            assert max(report["ended"] for report in known) - built_at[0] < 2
+        at_work = tokenized.read_text().split()
+        builders += len(set(at_work)) > 1
+        assert n_batches <= len(at_work) <= n_batches + len(set(at_work)) - 1
+        named = folder.stat().st_ctime  # when the build ended, whoever did it
+        assert max(report["ended"] for report in known) - named < 2
     assert killed >= 15
+    assert builders >= 3  # rounds in which another went on

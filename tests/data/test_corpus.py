@@ -6,7 +6,7 @@ import random
 import pytest
 
 from gpt_pretrain.config import DataConfig, TokenizerConfig, TrainConfig
-from gpt_pretrain.data.corpus import check_same, load_corpus, tokenizer_for
+from gpt_pretrain.data.corpus import check_same, check_windows, load_corpus, tokenizer_for
 from gpt_pretrain.data.windows import count_windows
 from gpt_pretrain.entry import compose
 from gpt_pretrain.errors import InputError
@@ -90,6 +90,19 @@ def test_a_separate_validation_source_leaves_the_other_whole(tmp_path, load, tex
     assert corpus.n_characters == 15
 
 
+def test_a_validation_source_of_the_text_that_is_trained_on_is_refused(tmp_path, load):
+    for name in ("train.txt", "copy.txt"):
+        (tmp_path / name).write_text("the same text")
+    with pytest.raises(InputError, match=r"copy\.txt holds the text that is trained on"):
+        load(tmp_path / "train.txt", val_path=str(tmp_path / "copy.txt"))
+
+
+def test_a_mixture_s_folder_may_be_named_by_a_number(tmp_path, load, text_of, monkeypatch):
+    documents(tmp_path / "2024", {"a.txt": "a" * 20})
+    monkeypatch.chdir(tmp_path)
+    assert text_of(load(None, source="mixture", sources={2024: 1}).train) == "a" * 18
+
+
 def test_a_mixture_has_the_sources_weights_and_validates_on_all(tmp_path, load, text_of):
     (tmp_path / "a.txt").write_text("a" * 90 + "A" * 10)
     (tmp_path / "b.txt").write_text("b" * 180 + "B" * 20)
@@ -136,6 +149,28 @@ def test_a_vocabulary_above_65536_is_stored_in_four_bytes(tmp_path, cache):
     assert corpus.train[:].tolist() + corpus.val[:].tolist() == list(range(70000))
 
 
+@pytest.mark.parametrize("path", ["tokens.bin", "empty.txt"])
+def test_characters_need_a_text_for_their_alphabet(tmp_path, cache, path):
+    for name in ("tokens.bin", "empty.txt"):
+        (tmp_path / name).touch()
+    source = "token_files" if path == "tokens.bin" else "text_files"
+    config = DataConfig(source=source, path=str(tmp_path / path), split="tokens")
+    with pytest.raises(InputError, match=f"tokenizer=characters.*{path} holds"):
+        tokenizer_for(config, TokenizerConfig(name="characters"))
+
+
+def test_a_context_too_long_is_refused_with_one_that_fits_both_splits(tmp_path, load):
+    (tmp_path / "a.txt").write_text("x" * 1000)
+    corpus = load(tmp_path / "a.txt")
+    with pytest.raises(InputError, match=r"900 training tokens .*\n.*model\.context_length=99"):
+        check_windows(corpus, DataConfig(), 5000)
+    check_windows(corpus, DataConfig(), 99)
+    few = load(tmp_path / "a.txt", val_fraction=0.001)
+    with pytest.raises(InputError, match="1 validation tokens") as refused:
+        check_windows(few, DataConfig(), 8)
+    assert "context_length" not in str(refused.value)
+
+
 @pytest.mark.parametrize("content", ["", "\ufeff", " \n\t\n"])
 def test_an_empty_source_is_refused(tmp_path, load, content):
     (tmp_path / "a.txt").write_text(content)
@@ -152,6 +187,9 @@ def test_a_changed_source_is_named_with_both_fingerprints(tmp_path, load):
     after = load(file)
     with pytest.raises(InputError) as refused:
         check_same(after, before, "outputs/run")
+    check_same(after, {"where/it/lay.txt": after.fingerprints[str(file)]}, "run")  # moved, not changed
+    with pytest.raises(InputError, match=r"b\.txt is not .* fingerprint is missing"):
+        check_same(after, {**after.fingerprints, "b.txt": "123"}, "run")
     for word in (str(file), before[str(file)], after.fingerprints[str(file)], "outputs/run"):
         assert word in str(refused.value)
 

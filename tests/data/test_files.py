@@ -72,8 +72,14 @@ def test_a_folder_gives_its_files_by_name_and_only_of_known_kinds(tmp_path):
     assert [f.name for f in find_files(str(tmp_path), None)] == ["a.md", "b.txt", "c.jsonl.gz"]
     assert [f.name for f in find_files(str(tmp_path), "*.log")] == ["d.log"]
     assert [f.name for f in find_files(f"{tmp_path}/*.t*", None)] == ["b.txt"]
-    for path, pattern in ((tmp_path, "*.rst"), (tmp_path / "nowhere", None), (f"{tmp_path}/*.rst", None)):
-        with pytest.raises(InputError, match=r"data\.path"):
+    nothing = [
+        (tmp_path, "*.rst"),
+        (tmp_path, "/a/*"),
+        (tmp_path / "nowhere", None),
+        (f"{tmp_path}/*.rst", None),
+    ]
+    for path, pattern in nothing:
+        with pytest.raises(InputError, match=r"data\.pa"):
             find_files(str(path), pattern)
 
 
@@ -90,6 +96,8 @@ def test_a_folder_gives_its_files_by_name_and_only_of_known_kinds(tmp_path):
         ("a.jsonl", b'{"text": 3}\n', "is of type int, not text"),
         ("a.jsonl.gz", b"not gzip", "is damaged or cut off"),
         ("a.jsonl.gz", gzip.compress(lines(TEXTS))[:-12], "is damaged or cut off"),
+        ("a.jsonl.gz", gzip.compress(b"")[:10] + b"\xff" * 20, "is damaged or cut off"),
+        ("a.jsonl", b'{"text": ' + b"[" * 100_000 + b"]" * 100_000 + b"}", "a.jsonl, line 1 is not JSON"),
         ("a.bin", b"\0\0", "holds tokens, not text: choose data=token_files"),
     ],
 )
@@ -107,6 +115,27 @@ def test_a_damaged_packed_file_is_named(tmp_path, name):
     (tmp_path / name).write_bytes(b"PAR1 nonsense")
     with pytest.raises(InputError, match="is damaged"):
         read(tmp_path / name)
+
+
+@pytest.mark.parametrize("n_lines", [1, len(TEXTS)])
+def test_a_zstd_file_that_ends_between_two_lines_is_cut_off_all_the_same(tmp_path, n_lines):
+    zstandard = pytest.importorskip("zstandard", reason="the extra gpt_pretrain[data] is not installed")
+    packer = zstandard.ZstdCompressor().compressobj()
+    whole_lines = packer.compress(lines(TEXTS[:n_lines])) + packer.flush(zstandard.COMPRESSOBJ_FLUSH_BLOCK)
+    (tmp_path / "a.jsonl.zst").write_bytes(whole_lines)
+    with pytest.raises(InputError, match="is damaged or cut off: it ends inside a zstd frame"):
+        read(tmp_path / "a.jsonl.zst")
+
+
+def test_a_parquet_file_of_text_that_is_not_utf8_is_named(tmp_path):
+    pa = pytest.importorskip("pyarrow")
+    pq = __import__("pyarrow.parquet", fromlist=["write_table"])
+    text = pa.Array.from_buffers(
+        pa.string(), 1, [None, pa.py_buffer(b"\0\0\0\0\1\0\0\0"), pa.py_buffer(b"\xff")]
+    )
+    pq.write_table(pa.table({"text": text}), tmp_path / "a.parquet")
+    with pytest.raises(InputError, match="is damaged"):
+        read(tmp_path / "a.parquet")
 
 
 def test_a_parquet_file_without_the_field_says_what_it_holds(tmp_path):

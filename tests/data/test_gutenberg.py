@@ -3,6 +3,7 @@
 import pytest
 
 from gpt_pretrain.data.gutenberg import decode_book, is_english, strip_matter
+from gpt_pretrain.errors import InputError
 
 ENGLISH = "It was the best of times, it was the worst of times, and the man said that he was in the house."
 GERMAN = (
@@ -67,3 +68,9 @@ def test_only_english_books_reach_the_tokens_without_gutenberg_s_words(tmp_path,
         (tmp_path / name).write_text(f"Produced by\n{start}\n{body}\n{end}\nLicense")
     corpus = load(tmp_path, source="gutenberg", split="tokens", val_fraction=0.01)
     assert text_of(corpus.train + corpus.val) == f"{ENGLISH}|{ENGLISH} Again."
+
+
+def test_a_folder_of_books_in_other_languages_says_what_it_lacks(tmp_path, load):
+    (tmp_path / "1.txt").write_text(GERMAN)
+    with pytest.raises(InputError, match="holds no text in English"):
+        load(tmp_path, source="gutenberg")

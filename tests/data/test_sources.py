@@ -1,15 +1,17 @@
 """Sources: the same content has the same fingerprint, and Hugging Face data sets are read from disk."""
 
+import hashlib
 import json
 import os
 import sys
+from types import SimpleNamespace
 
 import pytest
 
 from gpt_pretrain.config import DataConfig
 from gpt_pretrain.data import fingerprints
-from gpt_pretrain.data.sources import PythonReference, build_source
-from gpt_pretrain.errors import InputError
+from gpt_pretrain.data.sources import PythonReference, alphabet_of, build_source
+from gpt_pretrain.errors import ArtifactError, InputError
 
 
 def fingerprint(path, cache, **settings):
@@ -28,6 +30,12 @@ def test_a_fingerprint_is_of_content_not_of_names_or_times(tmp_path, cache):
     assert fingerprint(tmp_path / "a.txt", cache, source="gutenberg") != prints[0]
 
 
+def test_a_fingerprint_tells_how_a_file_is_read(tmp_path, cache):
+    for name in ("a.jsonl", "a.jsonl.txt"):
+        (tmp_path / name).write_text('{"text": "one"}')
+    assert fingerprint(tmp_path / "a.jsonl", cache) != fingerprint(tmp_path / "a.jsonl.txt", cache)
+
+
 def test_a_large_file_is_read_again_only_when_it_changed(tmp_path, cache, monkeypatch):
     monkeypatch.setattr(fingerprints, "SMALL", 0)
     read = []
@@ -44,9 +52,40 @@ def test_a_large_file_is_read_again_only_when_it_changed(tmp_path, cache, monkey
         for _ in range(2):
             assert fingerprints.remembered(file, cache, "x", compute) == {"digest": text}
         assert len(read) == reads
-    for note in cache.rglob("*.json"):
-        note.write_text("cut sho")
-    assert fingerprints.remembered(file, cache, "x", compute) == {"digest": "two"}
+    (note,) = cache.rglob("*.json")
+    for damaged in ("cut sho", note.read_text().replace("two", "tow")):
+        note.write_text(damaged)
+        assert fingerprints.remembered(file, cache, "x", compute) == {"digest": "two"}
+
+
+def test_a_damaged_alphabet_is_read_from_the_text_again(tmp_path, cache):
+    (tmp_path / "a.txt").write_text("banana")
+    source = build_source(DataConfig(source="text_files"), str(tmp_path / "a.txt"), cache)
+    assert alphabet_of(source, cache) == "abn"
+    (note,) = cache.rglob("*.json")
+    for damaged in ("", note.read_text().replace("abn", "abm")):
+        note.write_text(damaged)
+        assert alphabet_of(source, cache) == "abn"
+
+
+def test_the_verdict_is_downloaded_once_and_again_when_the_copy_is_damaged(tmp_path, cache):
+    original = tmp_path / "original.txt"
+    original.write_text("the story")
+    digest = hashlib.sha256(b"the story").hexdigest()
+    config = DataConfig(source="the_verdict", url=original.as_uri(), sha256=digest)
+    build_source(config, None, cache)
+    copy = cache / "the-verdict.txt"
+    copy.write_text("the starry")
+    build_source(config, None, cache)
+    assert copy.read_text() == "the story"
+    original.unlink()
+    build_source(config, None, cache)
+    copy.unlink()
+    with pytest.raises(InputError, match="cannot be reached"):
+        build_source(config, None, cache)
+    original.write_text("another story")
+    with pytest.raises(ArtifactError, match="has SHA-256"):
+        build_source(config, None, cache)
 
 
 def test_the_python_reference_is_one_document_of_the_same_text_every_time():
@@ -68,6 +107,48 @@ def test_a_local_hugging_face_data_set_is_streamed(tmp_path, load, text_of):
         load(folder, **settings)
     with pytest.raises(InputError, match="cannot be loaded"):
         load(folder, text_field="body", section="nowhere", **settings)
+
+
+def test_a_hugging_face_file_that_is_damaged_behind_its_beginning_is_an_input_error(tmp_path, load):
+    pytest.importorskip("datasets", reason="the extra gpt_pretrain[data] is not installed")
+    pq = __import__("pyarrow.parquet", fromlist=["write_table"])
+    pa = __import__("pyarrow")
+    file = tmp_path / "set" / "train.parquet"
+    file.parent.mkdir()
+    pq.write_table(pa.table({"text": [f"{n} " * 50 for n in range(2000)]}), file)
+    content = bytearray(file.read_bytes())
+    content[3000:3200] = bytes(200)
+    file.write_bytes(content)
+    with pytest.raises(InputError, match="cannot be loaded"):
+        load(file.parent, source="hugging_face", split="tokens", prepare_workers=0)
+
+
+def test_names_that_make_a_file_part_of_another_section_change_a_hugging_face_fingerprint(tmp_path, cache):
+    for name, former, latter in (("a", "test", "train"), ("b", "train", "validation")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / f"{former}.jsonl").write_text('{"text": "one"}')
+        (tmp_path / name / f"{latter}.jsonl").write_text('{"text": "two"}')
+    one, other = (fingerprint(tmp_path / name, cache, source="hugging_face") for name in "ab")
+    assert one != other
+
+
+def test_a_hub_that_cannot_be_reached_leaves_what_was_prepared_from_it(tmp_path, cache, monkeypatch):
+    """As on a compute node, after prepare ran on the login node."""
+    revisions = iter(["abc", ConnectionError("no route"), "def"])
+
+    class HfApi:
+        def dataset_info(self, path, timeout):
+            answer = next(revisions)
+            if isinstance(answer, Exception):
+                raise answer
+            return SimpleNamespace(sha=answer)
+
+    monkeypatch.setitem(sys.modules, "huggingface_hub", SimpleNamespace(HfApi=HfApi))
+    prints = [fingerprint("someone/corpus", cache, source="hugging_face") for _ in range(3)]
+    assert prints[0] == prints[1] != prints[2]
+    revisions = iter([ConnectionError("no route")])
+    with pytest.raises(InputError, match=r"data\.path=someone/other .* cannot be reached: no route"):
+        fingerprint("someone/other", cache, source="hugging_face")
 
 
 def test_without_the_extra_hugging_face_says_how_to_install_it(tmp_path, load, monkeypatch):

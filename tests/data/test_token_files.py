@@ -1,5 +1,7 @@
 """Other programs' token files are read in place, and what is wrong with one is said with its place."""
 
+import os
+
 import numpy as np
 import pytest
 
@@ -65,6 +67,7 @@ def test_bytes_a_token_leave_out_the_end_of_a_text(tmp_path, load):
         (lambda p: p.write_bytes(b""), "is empty: it holds no tokens"),
         (lambda p: llm_c(p, n=2000), "its header says 2000 tokens, so 5024 bytes; it has 3024"),
         (lambda p: llm_c(p, n=-1), "damaged or cut off"),
+        (lambda p: os.truncate(llm_c(p), 1000), "its header says 1000 tokens, so 3024 bytes; it has 1000"),
         (lambda p: llm_c(p, version=9), "has a header of 20240520 version 9"),
         (
             lambda p: nanogpt(p, np.array([1, 2, 300, 300])),
