@@ -45,7 +45,7 @@ def write(path, content: bytes):
             "does not fit into a run of 5",
         ),
         (["data=text_files", "data.path=missing.txt"], "no such file or folder"),
-        (["data=text_files", "data.path=empty.txt"], "is empty"),
+        (["data=text_files", "data.path=empty.txt"], "empty.txt holds no text"),
         (["data=text_files", "data.path=latin1.txt"], "is not UTF-8: byte 3 is 0xe9"),
         (
             ["data=text_files", "data.path=short.txt"],
