@@ -3,6 +3,7 @@ before anything slow.
 """
 
 import json
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -39,6 +40,8 @@ def read_prompts(path: str) -> list[str]:
         raise InputError(f"prompts_file={path}: no such file")
     try:
         lines = file.read_bytes().decode("utf-8-sig").split("\n")
+    except OSError as error:
+        raise InputError(f"prompts_file={path} cannot be read: {error.strerror}") from error
     except UnicodeDecodeError as error:
         raise InputError(f"prompts_file={path} is not UTF-8 text: byte {error.start} is not") from error
     lines = [line.removesuffix("\r") for line in lines]
@@ -74,6 +77,8 @@ def check_writable(key: str, path: str, suffix: str) -> None:
         raise InputError(f"{key}={path}: there is no folder {file.parent}")
     if file.is_dir():
         raise InputError(f"{key}={path} is a folder: give a file")
+    if not os.access(file if file.exists() else file.parent, os.W_OK):
+        raise InputError(f"{key}={path}: you may not write there")
 
 
 def json_line(row: dict[str, Any]) -> str:

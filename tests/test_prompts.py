@@ -1,5 +1,8 @@
 """Files of prompts, good and bad."""
 
+import os
+from pathlib import Path
+
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hypothesis import assume, given, settings
@@ -86,3 +89,21 @@ def test_a_file_that_is_none_is_refused(tmp_path):
     for path in ("a.txt", str(tmp_path / "none" / "a.jsonl")):
         with pytest.raises(InputError, match="output="):
             check_writable("output", path, ".jsonl")
+
+
+def test_a_file_that_may_not_be_read_or_written_is_refused_before_anything_slow(tmp_path, monkeypatch):
+    file = tmp_path / "p.jsonl"
+    file.write_text('"a"')
+
+    def refuse(path):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "read_bytes", refuse)  # a chmod does not stop root
+    with pytest.raises(InputError, match="cannot be read: Permission denied"):
+        read_prompts(str(file))
+    for path in (file, tmp_path / "new.jsonl"):
+        check_writable("output", str(path), ".jsonl")
+        monkeypatch.setattr(os, "access", lambda path, mode: False)
+        with pytest.raises(InputError, match="may not write there"):
+            check_writable("output", str(path), ".jsonl")
+        monkeypatch.undo()

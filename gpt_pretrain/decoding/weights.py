@@ -115,8 +115,8 @@ class HalfProduct(Product):
     """Weights rounded to bfloat16, 16 bits each, times float32 activations.
 
     PyTorch's own bfloat16 product is slow on processors without bfloat16 instructions (16 rows take five
-    times as long as in float32). FBGEMM's packed halves hold the rounded weights: exactly where they are 0 or
-    between 1.5e-5 and 65504 in size, else to 3e-8.
+    times as long as in float32). FBGEMM's packed halves hold the rounded weights: exactly from 1.5e-5 to
+    65504 in size, to 3e-8 below, as 65504 above.
     """
 
     def lay_out(self, weight: Tensor) -> None:
