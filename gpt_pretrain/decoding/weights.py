@@ -160,7 +160,7 @@ class Int8Product(Product):
         return y.reshape(n_rows, self.n_groups * GROUP).narrow(1, 0, self.n_out)
 
 
-@lru_cache(maxsize=32)
+@lru_cache(maxsize=16)
 def _bags(n_groups: int, n_rows: int, n_in: int) -> tuple[Tensor, Tensor, Tensor]:
     """Which rows of a table each sum takes, where the next sum begins, and a one for each group.
 
