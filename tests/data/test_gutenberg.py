@@ -24,6 +24,11 @@ RUSSIAN = "Это было лучшее изо всех времён, это б�
         ("*END*THE SMALL PRINT! FOR PUBLIC DOMAIN ETEXTS*Ver.04.29.93*END*", "End of Project Gutenberg's X"),
         ("*** START OF THE PROJECT GUTENBERG EBOOK X ***", "End of the Project Gutenberg EBook of X"),
         ("*** START OF THE PROJECT GUTENBERG EBOOK X ***", ""),
+        ("*** START OF PROJECT GUTENBERG EBOOK X ***", "*** END OF PROJECT GUTENBERG EBOOK X ***"),
+        (
+            "*** START OF THE PROJECT GUTENBERG EBOOK X ***\n\nProduced by A. B. and the\nProofreading Team",
+            "*** END OF THE PROJECT GUTENBERG EBOOK X ***",
+        ),
     ],
 )
 def test_front_and_back_matter_goes(before, after):
@@ -43,10 +48,19 @@ def test_a_book_without_markers_stays_whole():
         ("café “quoted”".encode("cp1252"), "café “quoted”"),
         (b"caf\xe9 \x81", "café \x81"),
         ("café".encode().decode("latin-1").encode(), "café"),
+        ("Ã‰ â€œquotedâ€\x9d".encode(), "É “quoted”"),
+        (b"\x93quoted\x94 \x81", "“quoted” \x81"),
+        ("PÂTÉ Â£".encode(), "PÂTÉ Â£"),
+        ("café “quoted”".encode("utf-16"), "café “quoted”"),
     ],
 )
 def test_encodings_are_repaired(content, text):
     assert decode_book(content) == text
+
+
+@pytest.mark.parametrize("line", ["\n", "*** START OF THE PROJECT GUTENBERG a\n", "a\n"])
+def test_a_book_of_equal_lines_takes_no_quadratic_time(line):
+    assert strip_matter(line * 50_000) == (line * 50_000).strip()  # else it would take minutes
 
 
 def test_english_is_kept_and_other_languages_are_not():
