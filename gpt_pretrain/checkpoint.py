@@ -55,8 +55,8 @@ def write_checkpoint(
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     try:
-        save_file(to_huggingface(parameters, model_config), partial / "model.safetensors", {"format": "pt"})
-        save_file(training.optimizer_tensors, partial / "optimizer.safetensors")
+        _save_tensors(to_huggingface(parameters, model_config), partial / "model.safetensors")
+        _save_tensors(training.optimizer_tensors, partial / "optimizer.safetensors")
         end_of_text = {"bos_token_id": tokenizer.end_of_text_id, "eos_token_id": tokenizer.end_of_text_id}
         for name, content in {
             "config.json": to_huggingface_config(model_config, tokenizer.end_of_text_id),
@@ -118,6 +118,13 @@ def read_training(folder: Path) -> TrainingState:
         optimizer_tensors=_load_tensors(folder / "optimizer.safetensors"),
         progress=json.loads((folder / "trainer_state.json").read_text()),
     )
+
+
+def _save_tensors(tensors: dict[str, Tensor], file: Path) -> None:
+    try:
+        save_file(tensors, file, {"format": "pt"})
+    except SafetensorError as error:  # its name for a full disk
+        raise OSError(f"{file} cannot be written: {error}") from error
 
 
 def _load_tensors(file: Path) -> dict[str, Tensor]:

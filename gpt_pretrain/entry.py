@@ -23,12 +23,14 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from gpt_pretrain.config import MEMBERS, explain, known_keys, nearest, sections, to_config
-from gpt_pretrain.errors import InfrastructureError, InputError, UserFacingError
+from gpt_pretrain.errors import InfrastructureError, InputError, StoppedError, UserFacingError
 from gpt_pretrain.help import help_text
 
 log = logging.getLogger(__name__)
 
 C = TypeVar("C")
+
+_UNUSABLE_PATH = (FileExistsError, FileNotFoundError, NotADirectoryError, PermissionError)
 
 
 def config_dir() -> Path:
@@ -80,8 +82,11 @@ def command(
                 return
             os.environ["HYDRA_FULL_ERROR"] = "1"  # let errors reach us: their text is ours to write
             failures: list[UserFacingError] = []
+            composed = False
 
             def task(settings: DictConfig) -> float | None:
+                nonlocal composed
+                composed = True
                 run = Path(HydraConfig.get().runtime.output_dir)
                 try:
                     with user_facing(root, debug=bool(settings.get("debug"))):
@@ -94,10 +99,16 @@ def command(
 
             register_schemas(config_name, root)
             start = hydra.main(version_base="1.3", config_path=str(config_dir()), config_name=config_name)
+            debug = "debug=true" in sys.argv
             try:
-                with user_facing(root, debug="debug=true" in sys.argv):
-                    sys.argv[1:] = rewrite(sys.argv[1:]) + _follower_arguments()
-                    start(task)()
+                with user_facing(root, debug=debug):
+                    sys.argv[1:] = rewrite(_sweep_first(sys.argv[1:])) + _follower_arguments()
+                    try:
+                        start(task)()
+                    except (TypeError, ValueError, *_UNUSABLE_PATH) as error:
+                        if composed or debug:
+                            raise
+                        raise InputError(f"the command line cannot be used: {error}") from error
             except UserFacingError as error:
                 _report(error)
                 failures.append(error)
@@ -134,7 +145,13 @@ def user_facing(root: type, *, debug: bool) -> Iterator[None]:
             raise interrupted from error
         raise InfrastructureError(f"the machine failed: {error or type(error).__name__}") from error
     except RuntimeError as error:
-        if debug or not re.search("out of memory|can't allocate memory", str(error)):
+        if debug:
+            raise
+        if re.search("gloo|nccl|Connection (closed|reset) by peer", str(error), re.IGNORECASE):
+            raise InfrastructureError(
+                "another process of this run was lost: resume=<the run> goes on from its newest checkpoint"
+            ) from error
+        if not re.search("out of memory|can't allocate memory", str(error)):
             raise
         raise InfrastructureError(
             "out of memory: set a smaller data.batch_size (trainer.global_batch_tokens keeps the batch)"
@@ -150,7 +167,11 @@ def _explain_composition(error: Exception, root: type) -> str:
         group, _, option = error.missing_cfg_file.rpartition("/")
         options = list(error.options or [])
         there_are = ", ".join(options)
+        if not group:
+            return f"there is no {option}.yaml among the settings: leave out --config-name and --config-path"
         return f"{group}={option}: no such option{nearest(option, options)} (there are {there_are})"
+    if match := re.search(r"Ambiguous value for argument '(.+)'", text):
+        return f"{match[1]} has several values: add -m for a sweep, or brackets for a list: key=[1,2]"
     if match := re.search(r"Could not override '([^']+)'", text):
         return _no_such_key(match[1], root)
     if isinstance(error, ConfigCompositionException) and isinstance(error.__cause__, OmegaConfBaseException):
@@ -169,21 +190,37 @@ def _no_such_key(key: str, root: type) -> str:
     ]
     if owners:
         return f"{key} belongs to {' and '.join(owners)}: choose it, or leave {key} out"
+    if key in dict(sections(root)):
+        return f"{key} takes the name of an option: {key}={'|'.join(_options(key))}"
     groups = sorted(path.name for path in config_dir().iterdir() if path.is_dir())
     return f"{key}: no such setting or group{nearest(key, known_keys(root) + groups)}"
+
+
+def _options(group: str) -> list[str]:
+    return sorted(file.stem for file in (config_dir() / group).glob("*.yaml"))
+
+
+def _sweep_first(arguments: list[str]) -> list[str]:
+    """-m before the settings: Hydra's parser refuses those on either side of it."""
+    flags = [word for word in arguments if word in ("-m", "--multirun")]
+    return flags[:1] + [word for word in arguments if word not in flags]
 
 
 def _follower_arguments() -> list[str]:
     """Ranks other than the first write nothing: their run folder, named by their own clock, would be another
     one.
     """
-    rank = int(os.environ.get("RANK") or os.environ.get("LOCAL_RANK") or 0)
     silent = ["hydra/job_logging=disabled", "hydra/hydra_logging=disabled"]
-    return ["hydra.run.dir=.", "hydra.output_subdir=null", *silent] if rank else []
+    return ["hydra.run.dir=.", "hydra.output_subdir=null", *silent] if _rank() else []
+
+
+def _rank() -> int:
+    return int(os.environ.get("RANK") or os.environ.get("LOCAL_RANK") or 0)
 
 
 def _report(error: UserFacingError) -> None:
-    print(f"error: {error}", file=sys.stderr)
+    if not (isinstance(error, StoppedError) and _rank()):  # the first rank says it, and what to resume
+        print(f"error: {error}", file=sys.stderr)
 
 
 def _remove_if_unused(run: Path) -> None:

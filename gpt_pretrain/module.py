@@ -1,5 +1,6 @@
 """The LightningModule: the GPT model and its cross-entropy step."""
 
+import dataclasses
 import hashlib
 import math
 from typing import Any
@@ -8,14 +9,13 @@ import lightning as L
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LambdaLR
 
 from gpt_pretrain.config import OptimizerConfig, ScheduleConfig
 from gpt_pretrain.data.datamodule import Batch
 from gpt_pretrain.errors import DivergedError
 from gpt_pretrain.loss import bits_per_byte, next_token_loss, perplexity, summed_token_loss
 from gpt_pretrain.model import GPTModel
-from gpt_pretrain.optim import build_optimizer
+from gpt_pretrain.optim import build_optimizer, parameter_names
 from gpt_pretrain.plan import Plan
 from gpt_pretrain.schedule import learning_rate
 
@@ -74,6 +74,9 @@ class GPTModule(L.LightningModule):
 
     def on_validation_epoch_end(self) -> None:
         losses = [self._mean_over_ranks(sums) for sums in self.evaluated]
+        for loss in losses:
+            if not math.isfinite(loss):
+                raise self.diverged(f"the loss in evaluation is {loss}")
         self.metrics |= {
             "val/loss": losses[0],
             "val/perplexity": perplexity(losses[0]),
@@ -94,21 +97,42 @@ class GPTModule(L.LightningModule):
         if self.grad_norm is not None:
             self.metrics["grad_norm"] = float(self.grad_norm)
         if not math.isfinite(loss):
-            raise DivergedError(
-                f"the training loss is {loss} at step {self.trainer.global_step}: "
-                "lower optimizer.lr, warm up for longer or clip with trainer.grad_clip=1.0"
-            )
+            raise self.diverged(f"the training loss is {loss}")
         return self.metrics
+
+    def diverged(self, finding: str) -> DivergedError:
+        """What to raise on finding numbers that are none, with the remedy."""
+        clip = "" if self.grad_clip else " or clip with trainer.grad_clip=1.0"
+        return DivergedError(
+            f"{finding} at step {self.trainer.global_step}: "
+            f"lower optimizer.lr={self.optimizer_config.lr:g}, warm up for longer{clip}"
+        )
 
     def current_lr(self) -> float:
         """Learning rate of the step just taken."""
         return self._lr_at(self.trainer.global_step - 1)
 
-    def configure_optimizers(self) -> Any:
-        optimizer = build_optimizer(self.model, self.optimizer_config)
-        peak = self.optimizer_config.lr
-        scheduler = LambdaLR(optimizer, lambda step: self._lr_at(step) / peak)
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+    def configure_optimizers(self) -> Optimizer:
+        return build_optimizer(self.model, self.optimizer_config)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["plan"] = dataclasses.asdict(self.plan)
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """A resumed run takes the optimizer's state from the checkpoint, its settings from the command
+        line.
+        """
+        (stored,) = checkpoint["optimizer_states"]
+        groups = build_optimizer(self.model, self.optimizer_config).state_dict()["param_groups"]
+        names, places = parameter_names(stored["param_groups"]), parameter_names(groups)
+        index = {name: place for place, name in places.items()}
+        state = {index[names[place]]: values for place, values in stored["state"].items()}
+        checkpoint["optimizer_states"] = [{"state": state, "param_groups": groups}]
+
+    def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
+        # A function of the step and the settings alone; torch's schedulers would keep the old run's peak.
+        for group in optimizer.param_groups:
+            group["lr"] = self._lr_at(self.trainer.global_step)
 
     def configure_gradient_clipping(
         self, optimizer: Optimizer, gradient_clip_val: Any = None, gradient_clip_algorithm: Any = None

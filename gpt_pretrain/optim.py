@@ -53,6 +53,15 @@ def decay_groups(named: NamedParameters, config: OptimizerConfig) -> list[dict[s
     return [group for group in groups if group["params"]]
 
 
+def parameter_names(groups: list[dict[str, Any]]) -> dict[int, str]:
+    """The name of each parameter that a state of `groups` knows by its number."""
+    return {
+        number: name
+        for group in groups
+        for number, name in zip(group["params"], group["param_names"], strict=True)
+    }
+
+
 def _adam(kind: type[Adam], named: NamedParameters, config: AdamWConfig) -> Optimizer:
     return kind(
         decay_groups(named, config),

@@ -11,6 +11,8 @@ from gpt_pretrain.data.windows import count_windows
 from gpt_pretrain.errors import InputError
 from gpt_pretrain.schedule import warmup_steps
 
+MOST_TOKENS = 10**18  # whatever is counted then fits into 64 bits
+
 
 @dataclass(kw_only=True, slots=True, frozen=True)
 class Plan:
@@ -23,7 +25,7 @@ class Plan:
     accumulate: int  # micro-steps an optimizer step
     steps: int
     steps_per_epoch: float
-    reason: str  # which budget set `steps`
+    reason: str  # the budget that set `steps`, as one would type it
     eval_every: int
     sample_every: int
     checkpoint_every: int | None
@@ -88,9 +90,9 @@ def _steps(config: TrainConfig, tokens_per_step: int, steps_per_epoch: float) ->
     trainer = config.trainer
     budgets = []
     if trainer.max_steps is not None:
-        budgets.append((trainer.max_steps, "trainer.max_steps"))
+        budgets.append((trainer.max_steps, f"trainer.max_steps={trainer.max_steps}"))
     if trainer.max_tokens is not None:
-        budgets.append((trainer.max_tokens // tokens_per_step, "trainer.max_tokens"))
+        budgets.append((trainer.max_tokens // tokens_per_step, f"trainer.max_tokens={trainer.max_tokens}"))
     if trainer.max_epochs is not None or not budgets:
         epochs = trainer.max_epochs or 1
         budgets.append((int(epochs * steps_per_epoch + 1e-6), f"trainer.max_epochs={epochs:g}"))
@@ -100,4 +102,6 @@ def _steps(config: TrainConfig, tokens_per_step: int, steps_per_epoch: float) ->
             f"{reason} is less than one optimizer step of {tokens_per_step} tokens "
             f"({steps_per_epoch:.2f} steps an epoch): set a smaller data.batch_size or a larger budget"
         )
+    if steps * tokens_per_step > MOST_TOKENS:
+        raise InputError(f"{reason} is more than {MOST_TOKENS:.0e} tokens: set a smaller budget")
     return steps, reason

@@ -3,13 +3,15 @@
 import json
 import logging
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from gpt_pretrain.config import ModelConfig, TrainConfig
 from gpt_pretrain.data.corpus import Corpus, check_same, check_windows, load_corpus, tokenizer_for
-from gpt_pretrain.errors import InputError
+from gpt_pretrain.errors import ArtifactError, InputError
 from gpt_pretrain.plan import Plan, make_plan
 from gpt_pretrain.runs import find_checkpoints, newest_valid
 from gpt_pretrain.tokenizer import Tokenizer
@@ -18,6 +20,9 @@ if TYPE_CHECKING:
     from gpt_pretrain.weights.read import Weights
 
 log = logging.getLogger(__name__)
+
+# What the parameters' shapes follow from; dropout may change when a run goes on.
+SHAPE = ("vocab_size", "context_length", "emb_dim", "n_heads", "n_layers", "qkv_bias", "tie_weights")
 
 
 @dataclass(kw_only=True, slots=True, frozen=True)
@@ -36,17 +41,22 @@ class Preparation:
 def prepare(config: TrainConfig, run: Path) -> Preparation:
     """Check the settings against data and machine. Raises InputError or ArtifactError within seconds."""
     resume_from = _resume_from(config, run)
-    from gpt_pretrain.pretrained import fitting_model, open_pretrained  # torch takes seconds
+    from gpt_pretrain.pretrained import check_tokenizer, fitting_model, open_pretrained  # torch takes seconds
 
     tokenizer = tokenizer_for(config.data, config.tokenizer)
-    start_from = open_pretrained(config.weights, config.model)
+    if resume_from is None:
+        start_from = open_pretrained(config.weights, config.model)
+    else:
+        start_from = _open_resumed(config, resume_from)
+    if start_from is not None:
+        check_tokenizer(start_from, config.weights, tokenizer)
     model = fitting_model(start_from, config.model, tokenizer.vocab_size)
     corpus = load_corpus(config.data, tokenizer)
     check_windows(corpus, config.data, model.context_length)
-    if resume_from is not None:
-        check_same(corpus, _trained_on(resume_from), str(resume_from.parent.parent))
     accelerator, devices, num_nodes = _machine(config)
     plan = make_plan(config, model, n_train_tokens=corpus.train_sizes, world_size=devices * num_nodes)
+    if resume_from is not None:
+        _check_goes_on(resume_from, corpus, plan)
     return Preparation(
         tokenizer=tokenizer,
         corpus=corpus,
@@ -73,10 +83,57 @@ def _resume_from(config: TrainConfig, run: Path) -> Path | None:
     return checkpoint
 
 
-def _trained_on(checkpoint: Path) -> dict[str, str]:
-    """Fingerprints of the data at the time of `checkpoint`, as the data module stored them."""
-    progress = json.loads((checkpoint / "trainer_state.json").read_bytes())
-    return progress["GPTDataModule"]["corpus"]
+def _open_resumed(config: TrainConfig, checkpoint: Path) -> "Weights":
+    """The weights of a run that goes on; where they first came from does not matter any more.
+
+    Raises InputError for settings that would make another model of it, or another optimizer.
+    """
+    from gpt_pretrain.checkpoint import read_settings
+    from gpt_pretrain.weights.read import open_weights
+
+    weights = open_weights(checkpoint)
+    given = {f"model.{key}": getattr(config.model, key) for key in SHAPE}
+    trained = {f"model.{key}": getattr(weights.config, key) for key in SHAPE}
+    given["optimizer"] = config.optimizer.name
+    with _training_state(checkpoint):
+        trained["optimizer"] = read_settings(checkpoint)["optimizer"]["name"]
+    _check_unchanged(checkpoint, given, trained)
+    return weights
+
+
+def _check_goes_on(checkpoint: Path, corpus: Corpus, plan: Plan) -> None:
+    """Raise InputError where the next batch would not be the one that the run's next step is due."""
+    with _training_state(checkpoint):
+        progress = json.loads((checkpoint / "trainer_state.json").read_bytes())
+        corpus_then, plan_then = progress["GPTDataModule"]["corpus"], progress["plan"]
+    check_same(corpus, corpus_then, str(checkpoint.parent.parent))
+    names = {
+        "batch_tokens": "tokens at once (data.batch_size, trainer.devices)",
+        "accumulate": "micro-steps a step (trainer.global_batch_tokens)",
+    }
+    given = {name: getattr(plan, key) for key, name in names.items()}
+    _check_unchanged(checkpoint, given, {name: plan_then[key] for key, name in names.items()})
+
+
+@contextmanager
+def _training_state(checkpoint: Path) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ArtifactError(
+            f"{checkpoint} lacks what a run needs to go on ({error!r}): "
+            f"begin a new one from its weights, weights=checkpoint weights.path={checkpoint}"
+        ) from error
+
+
+def _check_unchanged(checkpoint: Path, given: dict[str, Any], trained: dict[str, Any]) -> None:
+    for name, value in given.items():
+        if value is not None and value != trained[name]:
+            raise InputError(
+                f"resume={checkpoint.parent.parent}: {name} is {value}, but it was {trained[name]} so far\n"
+                "leave the run's settings as they are, or begin a new one from its weights: "
+                f"weights=checkpoint weights.path={checkpoint.parent.parent}"
+            )
 
 
 def _machine(config: TrainConfig) -> tuple[str, int, int]:

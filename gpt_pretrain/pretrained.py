@@ -72,6 +72,24 @@ def tokenizer_of(weights: Weights) -> Tokenizer:
     raise InputError(f"{weights.path} has {vocab_size} token ids: of no tokenizer that we know")
 
 
+def check_tokenizer(weights: Weights, settings: WeightsConfig, tokenizer: Tokenizer) -> None:
+    """Raise InputError where an id means other text to `tokenizer` than it did when the weights were trained.
+
+    More special tokens are welcome. What neither we nor OpenAI trained does not say what its ids mean.
+    """
+    if settings.name != "gpt2" and not (weights.path.parent / TOKENIZER_FILE).is_file():
+        return
+    trained = tokenizer_of(weights)
+    for id_ in range(min(trained.vocab_size, tokenizer.vocab_size)):
+        here, there = tokenizer.decode_bytes([id_]), trained.decode_bytes([id_])
+        if here != there:
+            raise InputError(
+                f"tokenizer={tokenizer.name}: {weights.path} was trained with the tokenizer {trained.name}, "
+                f"where id {id_} means {there!r}, not {here!r}\n"
+                f"set tokenizer={trained.name} with its settings, or train from weights=scratch"
+            )
+
+
 def pick_device(wanted: str) -> torch.device:
     """The device that `auto`, `cpu` or `cuda` means here. Raises InputError."""
     if wanted == "cuda" and not torch.cuda.is_available():

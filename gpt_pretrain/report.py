@@ -3,6 +3,8 @@
 import json
 import logging
 import math
+import re
+import shlex
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,7 @@ from gpt_pretrain.metrics_csv import read_rows
 from gpt_pretrain.model import GPTModel
 from gpt_pretrain.plan import Plan
 from gpt_pretrain.preparation import Preparation
+from gpt_pretrain.runs import find_checkpoints
 from gpt_pretrain.tokenizer import decode
 
 log = logging.getLogger(__name__)
@@ -115,13 +118,37 @@ def conclude(
     log.info(
         "in %s: %s", short(run), ", ".join(sorted(path.name for path in run.iterdir() if path.name[0] != "."))
     )
-    log.info('next    python generate.py prompt="%s"', config.trainer.sample_prompt)
-    log.info("        python train.py resume=%s trainer.max_steps=%d", short(run), 2 * plan.steps)
+    if find_checkpoints(run):
+        log.info("next    python generate.py %s", typed("checkpoint", short(run)))
+        log.info(
+            "        python train.py %s",
+            " ".join([typed("resume", short(run)), *_to_go_on(config, plan, summary)]),
+        )
 
 
-def read_summary(run: Path) -> Summary:
-    summary: Summary = json.loads((run / "summary.json").read_text())
-    return summary
+def _to_go_on(config: TrainConfig, plan: Plan, summary: Summary) -> list[str]:
+    """What to change when the run is resumed."""
+    match summary["exit_reason"]:
+        case "finished":
+            budget, _, value = plan.reason.partition("=")
+            return [f"{budget}={2 * float(value):.15g}"]
+        case "diverged":
+            return [f"optimizer.lr={config.optimizer.lr / 10:g}"]
+    return []
+
+
+def read_summary(run: Path, step: int) -> Summary | None:
+    """What the run said of itself at `step`; None where it was killed before it could."""
+    try:
+        summary: Summary = json.loads((run / "summary.json").read_text())
+    except (OSError, ValueError):
+        return None
+    return summary if isinstance(summary, dict) and summary.get("steps") == step else None
+
+
+def typed(key: str, value: str) -> str:
+    """`key=value` as a shell and then Hydra read it."""
+    return f"{key}={value}" if re.fullmatch(r"[\w./:+-]+", value) else shlex.quote(f"{key}='{value}'")
 
 
 def short(path: Path) -> str:

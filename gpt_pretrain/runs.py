@@ -36,7 +36,8 @@ def verify(folder: Path, *, but: Collection[str] = ()) -> None:
 
 def find_checkpoints(run: Path) -> list[Path]:
     """The checkpoints of a run's folder, newest first; not yet verified."""
-    return sorted((run / "checkpoints").glob("step-*"), reverse=True)
+    found = (run / "checkpoints").glob("step-*")
+    return sorted(found, key=lambda folder: (len(folder.name), folder.name), reverse=True)
 
 
 def newest_valid(run: Path) -> tuple[Path | None, list[str]]:
@@ -65,15 +66,25 @@ def find_checkpoint(path: Path, setting: str = "checkpoint") -> Path:
     is_run = path.is_dir() and any((path / name).is_dir() for name in ("checkpoints", ".hydra"))
     if not is_run:
         return path
-    summary = path / "summary.json"
-    if summary.is_file():
-        best = json.loads(summary.read_text()).get("best_checkpoint")
-        if best and (path / "checkpoints" / Path(best).name / MANIFEST).is_file():
-            return path / "checkpoints" / Path(best).name
+    best = _best_checkpoint(path)
+    if best is not None and (best / MANIFEST).is_file():
+        return best
     newest, _ = newest_valid(path)
     if newest is None:
         raise InputError(f"{setting}={path} is a run without a checkpoint")
     return newest
+
+
+def _best_checkpoint(run: Path) -> Path | None:
+    """What summary.json calls the best; None where it says nothing that can be read."""
+    try:
+        return (
+            run
+            / "checkpoints"
+            / Path(json.loads((run / "summary.json").read_bytes())["best_checkpoint"]).name
+        )
+    except (OSError, ValueError, TypeError, KeyError):
+        return None
 
 
 def find_runs(outputs: Path) -> list[Path]:
@@ -91,7 +102,9 @@ def resume_arguments(arguments: list[str]) -> list[str]:
     wanted = _value_of("resume", arguments)
     if wanted in (None, "", "null"):
         return arguments
-    rest = [word for word in arguments if not word.startswith("resume=")]
+    if {"-m", "--multirun"} & set(arguments):
+        raise InputError(f"resume={wanted} goes on with one run, -m starts several: leave one of them out")
+    rest = [word for word in arguments if not word.lstrip("+").startswith("resume=")]
     run = _newest_run(_value_of("hydra.run.dir", arguments)) if wanted == "auto" else Path(str(wanted))
     if run is None:
         return rest
@@ -99,12 +112,13 @@ def resume_arguments(arguments: list[str]) -> list[str]:
         raise InputError(f"resume={run} is no run with a checkpoint: give the folder that holds checkpoints/")
     recorded = run / ".hydra" / "overrides.yaml"
     own = yaml.safe_load(recorded.read_text()) if recorded.is_file() else []
-    own = [word for word in own if not word.startswith("resume=")]
+    own = [word for word in own if not word.lstrip("+").startswith("resume=")]
     return [*own, *rest, f"resume='{run}'", f"hydra.run.dir='{run}'"]
 
 
 def _value_of(key: str, arguments: list[str]) -> str | None:
-    given = [word.partition("=")[2].strip("'\"") for word in arguments if word.startswith(f"{key}=")]
+    words = [word.lstrip("+") for word in arguments]
+    given = [word.partition("=")[2].strip("'\"") for word in words if word.startswith(f"{key}=")]
     return given[-1] if given else None
 
 

@@ -16,6 +16,7 @@ from lightning.pytorch.strategies import DDPStrategy
 from gpt_pretrain.callbacks.checkpoints import Checkpoints, DirectoryCheckpointIO
 from gpt_pretrain.callbacks.metrics import Metrics
 from gpt_pretrain.callbacks.progress import ProgressBar
+from gpt_pretrain.callbacks.rhythm import is_interrupted
 from gpt_pretrain.callbacks.samples import Samples
 from gpt_pretrain.callbacks.stop import Stop
 from gpt_pretrain.checkpoint import read_training
@@ -26,7 +27,7 @@ from gpt_pretrain.metrics_csv import MetricsCSV
 from gpt_pretrain.model import GPTModel
 from gpt_pretrain.module import GPTModule
 from gpt_pretrain.preparation import Preparation
-from gpt_pretrain.report import conclude, explain, read_summary, short, summarize
+from gpt_pretrain.report import conclude, explain, read_summary, short, summarize, typed
 from gpt_pretrain.weights.read import build_model
 
 log = logging.getLogger(__name__)
@@ -42,9 +43,11 @@ def train(config: TrainConfig, prepared: Preparation, run: Path) -> dict[str, An
     keep_freed_memory()
     plan, settings = prepared.plan, to_plain(config)
     first_step = 0 if prepared.resume_from is None else _step_of(prepared.resume_from)
-    if first_step >= plan.steps:
-        log.info("%s ended already, at step %d: a larger trainer.max_steps goes on", short(run), first_step)
-        return read_summary(run)
+    if first_step >= plan.steps and (summary := read_summary(run, first_step)):
+        log.info(
+            "%s ended already at step %d by %s: a larger one goes on", short(run), first_step, plan.reason
+        )
+        return summary
     torch.manual_seed(config.seed)
     module = GPTModule(
         _build_model(prepared),
@@ -103,9 +106,13 @@ def train(config: TrainConfig, prepared: Preparation, run: Path) -> dict[str, An
     exit_reason = "failed"
     try:
         trainer.fit(module, data, ckpt_path=prepared.resume_from)
-        exit_reason = "finished" if stop.signal_number is None else f"signal {stop.signal_number}"
+        # A signal that came after the last step has found nothing to stop.
+        exit_reason = f"signal {stop.signal_number}" if is_interrupted(trainer) else "finished"
     except DivergedError:
         exit_reason = "diverged"
+        raise
+    except StoppedError as error:
+        exit_reason = f"signal {error.exit_code - 128}"
         raise
     finally:
         summary = summarize(
@@ -119,11 +126,11 @@ def train(config: TrainConfig, prepared: Preparation, run: Path) -> dict[str, An
         )
         if trainer.is_global_zero:
             conclude(config, plan, run, trainer.loggers, summary, samples.newest)
-    if stop.signal_number is not None:
+    if is_interrupted(trainer) and stop.signal_number is not None:
         raise StoppedError(
             stop.signal_number,
             f"stopped by signal {stop.signal_number} at step {summary['steps']}, saved: "
-            f"go on with resume={short(run)}",
+            f"go on with {typed('resume', short(run))}",
         )
     return summary
 

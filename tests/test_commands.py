@@ -59,6 +59,10 @@ def write(path, content: bytes):
         (["trainer=gpu"], "no GPU"),
         (["trainer.sample_prompt="], "trainer.sample_prompt is empty"),
         (["model tiny"], ""),
+        (["-m", "-c", "job"], "Only one of"),
+        (["model=tiny,mini"], "add -m for a sweep"),
+        (["--config-name", "nope"], "there is no nope.yaml"),
+        (["resume=auto", "-m"], "leave one of them out"),
         (["model=tiny", "trainer.max_steps="], ""),
     ],
 )

@@ -9,7 +9,7 @@ from safetensors.torch import load_file
 
 from gpt_pretrain.config import TrainConfig
 from gpt_pretrain.entry import compose
-from gpt_pretrain.errors import DivergedError
+from gpt_pretrain.errors import DivergedError, InputError
 from gpt_pretrain.preparation import prepare
 from gpt_pretrain.training import train
 
@@ -153,3 +153,50 @@ def test_weights_of_a_checkpoint_start_a_new_run(tmp_path):
     weights = ["weights=checkpoint", f"weights.path='{tmp_path / 'first'}'", "model=from_weights"]
     run(tmp_path / "second", "trainer.max_steps=3", *weights)
     assert rows(tmp_path / "second")[0]["val/loss"] == first
+
+
+def test_a_resumed_run_takes_a_new_learning_rate(tmp_path):
+    run(tmp_path, "schedule=constant", "optimizer.lr=1e-3", "trainer.max_steps=2")
+    resumed = ["optimizer.lr=5e-4", "trainer.max_steps=4", f"resume='{tmp_path}'"]
+    run(tmp_path, "schedule=constant", *resumed)
+    rates = {row["step"]: float(row["lr"]) for row in rows(tmp_path) if row["lr"]}
+    assert rates == {"1": 1e-3, "2": 1e-3, "3": 5e-4, "4": 5e-4}
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ("optimizer=sgd", "optimizer is sgd, but it was adamw"),
+        ("model.n_layers=3", "model.n_layers is 3, but it was 2"),
+        ("data.batch_size=4", "tokens at once"),
+        ("trainer.global_batch_tokens=256", "micro-steps a step"),
+    ],
+)
+def test_a_run_is_not_resumed_as_another_one(tmp_path, changed, said):
+    run(tmp_path, "trainer.max_steps=2")
+    with pytest.raises(InputError, match=said):
+        run(tmp_path, "trainer.max_steps=4", f"resume='{tmp_path}'", changed)
+
+
+def test_weights_are_not_trained_on_with_ids_that_mean_other_text(tmp_path):
+    run(tmp_path / "first", "trainer.max_steps=2")
+    weights = ["weights=checkpoint", f"weights.path='{tmp_path / 'first'}'", "model=from_weights"]
+    with pytest.raises(InputError, match="was trained with the tokenizer bytes, where id 0 means"):
+        run(tmp_path / "second", "trainer.max_steps=2", *weights, "tokenizer=characters")
+
+
+def test_what_a_killed_save_left_is_cleared_away(tmp_path):
+    run(tmp_path, "trainer.max_steps=2")
+    partial = tmp_path / "checkpoints" / ".step-00000003.partial"
+    partial.mkdir()
+    run(tmp_path, "trainer.max_steps=4", f"resume='{tmp_path}'")
+    assert not partial.exists()
+
+
+def test_weights_that_are_no_numbers_are_never_saved(tmp_path):
+    extreme = ["optimizer=sgd", "optimizer.lr=1e30", "trainer.grad_clip=null", "trainer.log_every=50"]
+    extreme += ["trainer.max_steps=6", "trainer.checkpoint_every=1", "trainer.eval_every=6"]
+    with pytest.raises(DivergedError, match="at step"):
+        run(tmp_path, *extreme)
+    for weights in tmp_path.glob("checkpoints/*/model.safetensors"):
+        assert all(bool(tensor.isfinite().all()) for tensor in load_file(weights).values())

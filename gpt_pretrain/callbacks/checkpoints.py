@@ -21,6 +21,8 @@ from gpt_pretrain.checkpoint import (
     write_checkpoint,
 )
 from gpt_pretrain.config import ModelConfig
+from gpt_pretrain.module import GPTModule
+from gpt_pretrain.optim import parameter_names
 from gpt_pretrain.plan import Plan
 from gpt_pretrain.runs import find_checkpoints
 from gpt_pretrain.tokenizer import Tokenizer
@@ -37,12 +39,17 @@ class Checkpoints(L.Callback):
         self.keep_best, self.keep_last = keep_best, keep_last
         self.best: dict[str, Any] = {}  # step and val_loss of the best checkpoint
 
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if trainer.is_global_zero:  # of a process that was killed while it saved
+            for partial in (self.run / "checkpoints").glob(".*.partial"):
+                shutil.rmtree(partial)
+
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         due = is_due(trainer.global_step, self.every) or is_interrupted(trainer)
         if step_ended(self.plan, batch_idx) and due and not evaluates(trainer, self.plan):
-            self._save(trainer)
+            self._save(trainer, pl_module)
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if trainer.sanity_checking:
@@ -53,7 +60,7 @@ class Checkpoints(L.Callback):
         if kept or (improved and self.keep_best):
             if improved:
                 self.best = {"step": trainer.global_step, "val_loss": val_loss}
-            self._save(trainer)
+            self._save(trainer, pl_module)
 
     def best_checkpoint(self) -> Path | None:
         return folder_of(self.run, self.best["step"]) if self.best else None
@@ -64,7 +71,10 @@ class Checkpoints(L.Callback):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.best = state_dict["best"]
 
-    def _save(self, trainer: L.Trainer) -> None:
+    def _save(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        assert isinstance(module, GPTModule)
+        if not all(bool(parameter.isfinite().all()) for parameter in module.parameters()):
+            raise module.diverged("the weights are no numbers")
         trainer.save_checkpoint(folder_of(self.run, trainer.global_step))
         if trainer.is_global_zero:
             for folder in find_checkpoints(self.run)[self.keep_last :]:
@@ -116,9 +126,7 @@ class DirectoryCheckpointIO(CheckpointIO):
 
 def _flatten(optimizer: dict[str, Any]) -> tuple[dict[str, Tensor], list[dict[str, Any]]]:
     """An optimizer's state as tensors named `<parameter>:<key>`, and its groups as plain values."""
-    names: dict[int, str] = {}
-    for group in optimizer["param_groups"]:
-        names |= dict(zip(group["params"], group["param_names"], strict=True))
+    names = parameter_names(optimizer["param_groups"])
     tensors = {
         # torch may keep one step counter for all: files may not
         f"{names[index]}:{key}": value.detach().clone()
@@ -130,9 +138,7 @@ def _flatten(optimizer: dict[str, Any]) -> tuple[dict[str, Tensor], list[dict[st
 
 
 def _unflatten(tensors: dict[str, Tensor], groups: list[dict[str, Any]]) -> dict[str, Any]:
-    indices: dict[str, int] = {}
-    for group in groups:
-        indices |= dict(zip(group["param_names"], group["params"], strict=True))
+    indices = {name: index for index, name in parameter_names(groups).items()}
     state: dict[int, dict[str, Tensor]] = {}
     for name, tensor in tensors.items():
         parameter, key = re.fullmatch(r"(.+):(\w+)", name).groups()  # type: ignore[union-attr]

@@ -8,6 +8,7 @@ import torch
 from lightning.pytorch.loggers import TensorBoardLogger
 
 from gpt_pretrain.callbacks.rhythm import evaluates, is_due, is_last, step_ended
+from gpt_pretrain.metrics_csv import MetricsCSV
 from gpt_pretrain.module import GPTModule
 from gpt_pretrain.plan import Plan
 
@@ -25,6 +26,12 @@ class Metrics(L.Callback):
         self._started: float | None = None
         self._tokens = 0
         self._pending: dict[str, float] = {}
+
+    def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        # TensorBoard drops what a resumed run writes anew, and with it whatever counts in larger numbers.
+        for logger in trainer.loggers:
+            for row in logger.rows if isinstance(logger, MetricsCSV) else []:
+                self._write_by_tokens(trainer, row)
 
     def on_train_batch_start(
         self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
@@ -89,12 +96,15 @@ class Metrics(L.Callback):
         self.newest |= row
         for logger in trainer.loggers:
             logger.log_metrics(row, step)
+        self._write_by_tokens(trainer, row)
+
+    def _write_by_tokens(self, trainer: L.Trainer, row: dict[str, float]) -> None:
+        for logger in trainer.loggers:
             if isinstance(logger, TensorBoardLogger) and trainer.is_global_zero:
                 for key in ("train/loss", "val/loss", "train/perplexity", "val/perplexity"):
                     if key in row:
-                        logger.experiment.add_scalar(
-                            f"by_tokens/{key.replace('/', '_')}", row[key], tokens_seen
-                        )
+                        name = f"by_tokens/{key.replace('/', '_')}"
+                        logger.experiment.add_scalar(name, row[key], int(row["tokens_seen"]))
 
 
 def _peak_flops(device: torch.device) -> float | None:

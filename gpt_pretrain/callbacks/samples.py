@@ -10,6 +10,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from gpt_pretrain.callbacks.rhythm import is_due, is_interrupted, is_last, step_ended
 from gpt_pretrain.config import DecodingConfig
 from gpt_pretrain.decoding.text import generate_text
+from gpt_pretrain.errors import ArtifactError
 from gpt_pretrain.module import GPTModule
 from gpt_pretrain.plan import Plan
 from gpt_pretrain.tokenizer import Tokenizer
@@ -42,6 +43,8 @@ class Samples(L.Callback):
         pl_module.eval()
         try:
             continuation = generate_text(pl_module.model, self.tokenizer, self.prompt, self.decoding)
+        except ArtifactError as error:  # what it says of a damaged file does not hold here
+            raise pl_module.diverged("the model's logits are no numbers") from error
         finally:
             pl_module.train()
         self.newest = self.prompt + continuation

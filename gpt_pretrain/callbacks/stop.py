@@ -1,6 +1,7 @@
 """Ending a run in good order: at its last step, and when a signal asks for it."""
 
 import signal
+from time import perf_counter
 from types import FrameType
 from typing import Any
 
@@ -8,6 +9,7 @@ import lightning as L
 import torch
 
 from gpt_pretrain.callbacks.rhythm import is_last, step_ended
+from gpt_pretrain.errors import StoppedError
 from gpt_pretrain.plan import Plan
 
 
@@ -17,7 +19,8 @@ class Stop(L.Callback):
 
     Setting `should_stop` makes Lightning evaluate once more, whatever the rhythm, so a run ends with a
     validation loss. After a signal there is no time for that: the run saves and ends. The handler only
-    sets a flag; where several ranks train, they agree on it every `agree_every` steps.
+    sets a flag; where several ranks train, they agree on it every `agree_every` steps. A second Ctrl-C ends
+    the run where it is, say in a long validation.
     """
 
     agree_every = 10
@@ -25,6 +28,7 @@ class Stop(L.Callback):
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
         self.signal_number: int | None = None
+        self._remembered = 0.0
         self._previous: dict[int, Any] = {}
 
     def on_sanity_check_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -55,7 +59,14 @@ class Stop(L.Callback):
                 self._previous[number] = signal.signal(number, self._remember)
 
     def _remember(self, number: int, frame: FrameType | None) -> None:
-        self.signal_number = number
+        # A launcher passes on the Ctrl-C that its ranks got themselves: a user is slower.
+        if (
+            number == signal.SIGINT
+            and perf_counter() - self._remembered > 2
+            and self.signal_number is not None
+        ):
+            raise StoppedError(number, "interrupted again, so nothing more was saved")
+        self.signal_number, self._remembered = number, perf_counter()
 
     def _stop_requested(self, trainer: L.Trainer, pl_module: L.LightningModule) -> bool:
         if trainer.world_size == 1:

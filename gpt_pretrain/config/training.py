@@ -55,7 +55,7 @@ class TrainConfig:
     decoding: DecodingConfig  # of the samples drawn while training
     trainer: TrainerConfig
     logger: LoggerConfig
-    seed: int = number(123, at_least=0)
+    seed: int = number(123, at_least=0, below=2**63)
     resume: str | None = None  # auto: the newest run; or a run's folder
     debug: bool = False  # tracebacks instead of messages
 
