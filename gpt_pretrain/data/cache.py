@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from gpt_pretrain.config import DataConfig
-from gpt_pretrain.data.notes import combined, read_note, write_note, writing
+from gpt_pretrain.data.notes import combined, read_note, using, write_note
 from gpt_pretrain.data.progress import Progress
 from gpt_pretrain.data.shards import (
     FORMAT,
@@ -86,10 +86,10 @@ def open_or_build(
     fraction = None if split == "none" else config.val_fraction
     identity = [FORMAT, SEGMENT, content, fingerprint(tokenizer), split, fraction, config.special_tokens]
     folder = cache / "tokens" / combined(*identity)
-    index, problem = _read(folder, checksums=checksums)
-    if index is not None:
-        return Cached(folder=folder, index=index, built=False)
-    with writing(folder.parent):
+    with using(folder.parent):
+        index, problem = _read(folder, checksums=checksums)
+        if index is not None:
+            return Cached(folder=folder, index=index, built=False)
         folder.parent.mkdir(parents=True, exist_ok=True)
         with _locked(folder.with_suffix(".lock")):
             index, problem = _read(folder, checksums=checksums)  # another process may have built it meanwhile

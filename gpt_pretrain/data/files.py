@@ -7,6 +7,7 @@ import glob
 import gzip
 import io
 import json
+import os
 import zlib
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -29,6 +30,8 @@ def find_files(
     """The files that `path` names, in the order of their names. Raises InputError where there is none."""
     folder = Path(path)
     if folder.is_dir():
+        for _ in os.walk(folder, onerror=_refuse):
+            pass  # rglob leaves out what it may not read without a word
         try:
             found = sorted(file for file in folder.rglob(pattern or "*") if file.is_file())
         except (NotImplementedError, ValueError) as error:
@@ -46,6 +49,10 @@ def find_files(
     if not found:
         raise InputError(f"{key}={path}: no such file or folder, and no file matches it as a pattern")
     return found
+
+
+def _refuse(error: OSError) -> None:
+    raise InputError(f"data.path: {error.filename} cannot be read: {error.strerror}") from error
 
 
 def kind_of(file: Path) -> str:

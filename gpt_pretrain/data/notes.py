@@ -45,12 +45,12 @@ def keep_note(file: Path, content: object) -> None:
 
 
 @contextmanager
-def writing(folder: Path) -> Iterator[None]:
-    """Turn an OSError into an InfrastructureError that says that the cache's `folder` cannot be written."""
+def using(folder: Path) -> Iterator[None]:
+    """Turn an OSError into an InfrastructureError that says that the cache's `folder` cannot be used."""
     try:
         yield
     except OSError as error:
         raise InfrastructureError(
-            f"the cache folder {folder} cannot be written: {error.strerror or error}\n"
+            f"the cache folder {folder} cannot be used: {error.strerror or error}\n"
             "make room, or set data.cache_dir=<a folder that can>"
         ) from error

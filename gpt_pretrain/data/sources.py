@@ -22,7 +22,7 @@ from gpt_pretrain.data.files import (
 )
 from gpt_pretrain.data.fingerprints import content_digest, remembered
 from gpt_pretrain.data.gutenberg import decode_book, is_english, strip_matter
-from gpt_pretrain.data.notes import combined, keep_note, read_note, writing
+from gpt_pretrain.data.notes import combined, keep_note, read_note, using
 from gpt_pretrain.errors import ArtifactError, InputError
 
 log = logging.getLogger(__name__)
@@ -230,7 +230,7 @@ def _the_verdict(config: DataConfig, cache: Path) -> Path:
     digest = hashlib.sha256(content).hexdigest()
     if digest != config.sha256:
         raise ArtifactError(f"{config.url} has SHA-256 {digest}, not {config.sha256}:\n{remedy}")
-    with writing(cache):
+    with using(cache):
         path.parent.mkdir(parents=True, exist_ok=True)
         partial = path.with_suffix(f".{os.getpid()}")
         partial.write_bytes(content)

@@ -1,5 +1,6 @@
 """Documents come out of every kind of file as they went in; a file that cannot be read is named."""
 
+import errno
 import gzip
 import io
 import json
@@ -154,6 +155,21 @@ def test_a_missing_extra_says_how_to_install_it(tmp_path, monkeypatch, name, mod
     (tmp_path / name).write_bytes(b"")
     with pytest.raises(InputError, match=r"pip install 'gpt_pretrain\[data\]'"):
         read(tmp_path / name)
+
+
+def test_a_folder_inside_the_folder_that_cannot_be_read_is_named_not_left_out(tmp_path, monkeypatch):
+    (tmp_path / "a.txt").write_text("x")
+    (tmp_path / "locked").mkdir()
+    scandir = os.scandir
+
+    def locked(path):  # root reads everything
+        if str(path).endswith("locked"):
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr("os.scandir", locked)
+    with pytest.raises(InputError, match="locked cannot be read: Permission denied"):
+        find_files(str(tmp_path), None)
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root reads everything")
