@@ -190,5 +190,5 @@ def test_a_killed_build_leaves_no_process_behind_and_the_next_goes_on(tmp_path, 
         assert time.monotonic() < deadline, f"{workers} outlived the build"
         time.sleep(0.05)
     answer = prepare(*arguments)
-    assert "an interrupted build of text_files is there" in answer.stderr
+    assert "an interrupted build of a.txt is there" in answer.stderr
     assert "352,000,000 characters" in answer.stdout

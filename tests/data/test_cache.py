@@ -275,14 +275,12 @@ def test_eight_processes_build_an_empty_cache_once_though_one_is_killed(tmp_path
     file = write(tmp_path / "a.txt", 4_000_000)
     context = multiprocessing.get_context("fork")
     expected = content(open_cache(file, tmp_path / "warm").folder)
-    started = time.monotonic()
     alone = context.Process(
         target=_open_and_report,
         args=(file, tmp_path / "alone", tmp_path / "alone.json", tmp_path / "alone.txt"),
     )
     alone.start()
     alone.join()
-    seconds = time.monotonic() - started
     n_batches = len((tmp_path / "alone.txt").read_text().split())
     draw, killed, builders = random.Random(0), 0, 0
     for number in range(20):
@@ -296,7 +294,11 @@ def test_eight_processes_build_an_empty_cache_once_though_one_is_killed(tmp_path
         ]
         for process in processes:
             process.start()
-        time.sleep(draw.random() * seconds * 0.4)  # while the build lasts, however fast the machine is
+        moment = draw.randrange(
+            n_batches - 2
+        )  # in batches, not seconds: while the build lasts on any machine
+        while len(tokenized.read_text().split()) < moment:
+            time.sleep(0.001)
         victim = draw.choice([process for process in processes if process.is_alive()] or processes)
         if number % 2 and (at_work := tokenized.read_text().split()):  # in every other round the builder
             victim = next(process for process in processes if process.pid == int(at_work[-1]))
