@@ -18,7 +18,12 @@ from typing import TypeVar
 import hydra
 from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException
+from hydra.errors import (
+    ConfigCompositionException,
+    HydraException,
+    MissingConfigException,
+    OverrideParseException,
+)
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
@@ -170,6 +175,11 @@ def _explain_composition(error: Exception, root: type) -> str:
         if not group:
             return f"there is no {option}.yaml among the settings: leave out --config-name and --config-path"
         return f"{group}={option}: no such option{nearest(option, options)} (there are {there_are})"
+    if isinstance(error, OverrideParseException):
+        return (
+            f"{error.override!r} cannot be read as a setting: write key=value, and quote what is special "
+            "in it, as in \"data.path='a, b.txt'\""
+        )
     if match := re.search(r"Ambiguous value for argument '(.+)'", text):
         return f"{match[1]} has several values: add -m for a sweep, or brackets for a list: key=[1,2]"
     if match := re.search(r"Could not override '([^']+)'", text):

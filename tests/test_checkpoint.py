@@ -6,13 +6,14 @@ from dataclasses import replace
 import pytest
 import torch
 import transformers
+from safetensors import SafetensorError
 
 from gpt_pretrain import checkpoint as checkpoint_module
 from gpt_pretrain.checkpoint import TrainingState, load_model, write_checkpoint
 from gpt_pretrain.config import ModelConfig
 from gpt_pretrain.errors import ArtifactError
 from gpt_pretrain.model import GPTModel
-from gpt_pretrain.runs import find_checkpoint, newest_valid, resume_arguments, verify
+from gpt_pretrain.runs import find_checkpoint, find_checkpoints, newest_valid, resume_arguments, verify
 from gpt_pretrain.tokenizer import build_tokenizer
 
 SHAPE = ModelConfig(vocab_size=257, context_length=8, emb_dim=12, n_heads=3, n_layers=2)
@@ -83,6 +84,15 @@ def test_a_write_that_fails_leaves_the_old_checkpoint_and_nothing_else(tmp_path,
     assert [path.name for path in tmp_path.iterdir()] == ["c"]
 
 
+def test_a_full_disk_is_an_error_of_the_machine_whatever_the_writer_calls_it(tmp_path, monkeypatch):
+    def full(*_):
+        raise SafetensorError("I/O error: No space left on device (os error 28)")
+
+    monkeypatch.setattr(checkpoint_module, "save_file", full)
+    with pytest.raises(OSError, match=r"model\.safetensors cannot be written: .*No space left"):
+        save(tmp_path / "c", model_of(SHAPE))
+
+
 @pytest.mark.parametrize("name", ["model.safetensors", "config.json", "optimizer.safetensors"])
 @pytest.mark.parametrize("damage", ["flip", "cut", "delete"])
 def test_damage_is_noticed_and_named(tmp_path, name, damage):
@@ -129,6 +139,20 @@ def test_a_run_means_its_best_checkpoint(tmp_path):
     assert find_checkpoint(tmp_path) == tmp_path / "checkpoints" / "step-00000001"
 
 
+@pytest.mark.parametrize("summary", ["", "{", "[]", "{}", '{"best_checkpoint": null}'])
+def test_a_summary_that_says_nothing_leaves_the_newest_checkpoint(tmp_path, summary):
+    newest = save(tmp_path / "checkpoints" / "step-00000002", model_of(SHAPE))
+    (tmp_path / "summary.json").write_text(summary)
+    assert find_checkpoint(tmp_path) == newest
+
+
+def test_checkpoints_are_told_apart_by_their_step_however_long_the_run(tmp_path):
+    for step in (99999999, 100000000, 2):
+        (tmp_path / "checkpoints" / f"step-{step:08d}").mkdir(parents=True)
+    steps = [int(folder.name.removeprefix("step-")) for folder in find_checkpoints(tmp_path)]
+    assert steps == [100000000, 99999999, 2]
+
+
 def test_resume_replays_the_runs_settings_before_the_given_ones(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     run = tmp_path / "outputs" / "day" / "time"
@@ -140,3 +164,4 @@ def test_resume_replays_the_runs_settings_before_the_given_ones(tmp_path, monkey
     expected = ["model=tiny", "seed=1", f"resume='{found}'", f"hydra.run.dir='{found}'"]
     assert resume_arguments(["resume=auto", "seed=1"]) == expected
     assert resume_arguments([f"resume={found}", "seed=1"]) == expected
+    assert resume_arguments([f"+resume={found}", "seed=1"]) == expected

@@ -1,11 +1,14 @@
 """The programs as typed: exit codes, what is said, what is left behind."""
 
 import json
+import shlex
 import sys
 
 import pytest
 
-from gpt_pretrain import commands
+from gpt_pretrain import commands, entry
+from gpt_pretrain.config import TrainConfig
+from gpt_pretrain.errors import InfrastructureError, InputError, StoppedError
 
 QUICK = ["model=tiny", "tokenizer=bytes", "trainer=cpu", "trainer.max_steps=2", "decoding.max_new_tokens=3"]
 
@@ -58,12 +61,20 @@ def write(path, content: bytes):
         (["resume=nowhere"], "resume=nowhere is no run"),
         (["trainer=gpu"], "no GPU"),
         (["trainer.sample_prompt="], "trainer.sample_prompt is empty"),
-        (["model tiny"], ""),
-        (["-m", "-c", "job"], "Only one of"),
-        (["model=tiny,mini"], "add -m for a sweep"),
-        (["--config-name", "nope"], "there is no nope.yaml"),
-        (["resume=auto", "-m"], "leave one of them out"),
+        (["model tiny"], "'model tiny' cannot be read as a setting"),
+        (["tokenizer.special_tokens=[<pad>]"], "quote what is special"),
         (["model=tiny", "trainer.max_steps="], ""),
+        (["-m", "-c", "job", "optimizer.lr=1e-3,1e-4"], "Only one of --run, --multirun, --cfg"),
+        (["--config-name", "nope"], "there is no nope.yaml among the settings"),
+        (["model=tiny,mini"], "model=tiny,mini has several values: add -m for a sweep"),
+        (["model={a:1}"], "model takes the name of an option: model=chapter5|"),
+        (["trainer=[1,2]"], "the command line cannot be used"),
+        (["model=tiny", "-m", "resume=nowhere"], "-m starts several"),
+        (["hydra.run.dir=empty.txt"], "File exists: 'empty.txt'"),
+        (["hydra.run.dir=empty.txt/run"], "Not a directory: 'empty.txt/run'"),
+        (["seed=9223372036854775808"], "seed=9223372036854775808 is out of range"),
+        (["trainer.max_epochs=1e300"], "trainer.max_epochs=1e+300 is more than 1e+18 tokens"),
+        (["trainer.max_tokens=100"], "trainer.max_tokens=100 is less than one optimizer step"),
     ],
 )
 def test_bad_input_to_training_exits_2_in_three_lines_and_leaves_no_folder(typed, tmp_path, arguments, said):
@@ -120,6 +131,46 @@ def test_a_sweep_gives_every_trial_its_folder_and_the_result_of_a_run_alone(type
         json.loads((tmp_path / name / "summary.json").read_text()) for name in ("sweep/0", "sweep/1", "alone")
     )
     assert second["val_loss"] == alone["val_loss"] != first["val_loss"]
+
+
+def test_a_sweep_may_be_asked_for_between_the_settings(typed, tmp_path):
+    code, error = typed("train", *QUICK, "-m", "seed=1,2", "hydra.sweep.dir=sweep")
+    assert code == 0, error
+    assert (tmp_path / "sweep" / "1" / "summary.json").is_file()
+
+
+def test_the_commands_to_run_next_name_the_run_and_what_to_change(typed, tmp_path):
+    assert typed("train", *QUICK, "hydra.run.dir='my run'")[0] == 0
+    log = (tmp_path / "my run" / "train.log").read_text()
+    _, generate_, resume = (shlex.split(line.partition(" python ")[2]) for line in log.splitlines()[-3:])
+    assert generate_ == ["generate.py", "checkpoint='my run'"]
+    assert resume == ["train.py", "resume='my run'", "trainer.max_steps=4"]
+    assert typed("generate", *generate_[1:], "decoding.max_new_tokens=2")[0] == 0
+    assert typed("train", *resume[1:])[0] == 0
+    assert json.loads((tmp_path / "my run" / "summary.json").read_text())["steps"] == 4
+
+
+def test_a_run_that_saved_nothing_is_not_offered_to_go_on_with(typed, tmp_path):
+    diverging = ["optimizer.lr=1e308", "trainer.grad_clip=null", "trainer.max_steps=20", "hydra.run.dir=run"]
+    assert typed("train", *QUICK, *diverging)[0] == 4
+    assert "resume=" not in (tmp_path / "run" / "train.log").read_text()
+
+
+def test_only_the_first_rank_says_that_a_signal_stopped_the_run(monkeypatch, capsys):
+    monkeypatch.setenv("RANK", "1")
+    entry._report(StoppedError(15, "go on with resume=."))
+    assert capsys.readouterr().err == ""
+    entry._report(InputError("this one"))
+    assert capsys.readouterr().err == "error: this one\n"
+
+
+def test_a_lost_rank_is_an_error_of_the_machine():
+    said = "[/gloo/transport/tcp/pair.cc:537] Read error [127.0.0.1]:18820: Connection reset by peer"
+    with (
+        pytest.raises(InfrastructureError, match="another process of this run was lost"),
+        entry.user_facing(TrainConfig, debug=False),
+    ):
+        raise RuntimeError(said)
 
 
 def test_a_failing_trial_does_not_take_the_others_with_it(typed, tmp_path):

@@ -2,14 +2,19 @@
 
 import csv
 import json
+import os
+import shutil
+import signal
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
+from gpt_pretrain.callbacks.samples import Samples
+from gpt_pretrain.callbacks.stop import Stop
 from gpt_pretrain.config import TrainConfig
 from gpt_pretrain.entry import compose
-from gpt_pretrain.errors import DivergedError, InputError
+from gpt_pretrain.errors import DivergedError, InputError, StoppedError
 from gpt_pretrain.preparation import prepare
 from gpt_pretrain.training import train
 
@@ -113,6 +118,134 @@ def test_a_resumed_run_equals_the_uninterrupted_one_bit_for_bit(tmp_path, optimi
     assert [row["val/loss"] for row in rows(tmp_path / "whole")] == [row["val/loss"] for row in rows(first)]
 
 
+@pytest.mark.parametrize("killed_after", [2, 8])
+def test_what_happens_between_two_parts_of_a_run_changes_no_digit_of_it(tmp_path, killed_after):
+    """Two optimizers in one, accumulation, dropout, clipping and a decay that begins late, all at once."""
+    whole = ["optimizer=muon", "schedule=wsd", "trainer.global_batch_tokens=384", "trainer.grad_clip=0.5"]
+    whole += ["trainer.max_steps=9", "trainer.checkpoint_every=2", "trainer.keep_last=9"]
+    run(tmp_path / "whole", *whole, "trainer.eval_every=3")
+    run_to(killed_after, tmp_path / "whole", tmp_path / "first")
+    resume = f"resume='{tmp_path / 'first'}'"
+    run(tmp_path / "first", *whole, "trainer.eval_every=2", "trainer.sample_every=1", resume)
+    last = "checkpoints/step-00000009"
+    assert same_state(tmp_path / "whole" / last, tmp_path / "first" / last)
+    assert losses(tmp_path / "whole") == losses(tmp_path / "first")
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A run of four steps with its checkpoints at 2 and 4, to be copied."""
+    folder = tmp_path_factory.mktemp("trained") / "run"
+    run(folder, "trainer.max_steps=4", "trainer.checkpoint_every=2", "trainer.eval_every=2")
+    return folder
+
+
+def run_to(step, source, folder):
+    """A copy of a run as if it had been killed after `step`."""
+    shutil.copytree(source, folder)
+    for checkpoint in (folder / "checkpoints").iterdir():
+        if int(checkpoint.name.removeprefix("step-")) > step:
+            shutil.rmtree(checkpoint)
+    return folder
+
+
+def test_a_resumed_run_takes_the_optimizers_settings_of_now(trained, tmp_path):
+    folder = run_to(2, trained, tmp_path / "run")
+    still = ["optimizer.lr=1e-30", "optimizer.weight_decay=0.5", "optimizer.beta1=0.5", "trainer.max_steps=4"]
+    run(folder, *still, f"resume='{folder}'")
+    before, after = (
+        load_file(folder / "checkpoints" / f"step-0000000{n}" / "model.safetensors") for n in (2, 4)
+    )
+    assert all(torch.equal(before[name], after[name]) for name in before)
+    state = json.loads((folder / "checkpoints" / "step-00000004" / "trainer_state.json").read_text())
+    assert [group["weight_decay"] for group in state["param_groups"]] == [0.5, 0.0]
+    assert {group["betas"][0] for group in state["param_groups"]} == {0.5}
+
+
+def test_the_logged_learning_rate_is_the_one_that_trained(tmp_path, trained):
+    """Also in the first step of a run that goes on for longer than it was planned."""
+    folder = run_to(4, trained, tmp_path / "run")
+    run(folder, "trainer.max_steps=5", "trainer.checkpoint_every=1", f"resume='{folder}'")
+    state = json.loads((folder / "checkpoints" / "step-00000005" / "trainer_state.json").read_text())
+    assert {repr(group["lr"]) for group in state["param_groups"]} == {rows(folder)[-1]["lr"]}
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("optimizer=sgd", "optimizer is sgd, but it was adamw so far"),
+        ("model.n_layers=1", r"model\.n_layers is 1, but it was 2 so far"),
+        ("model.context_length=32", r"model\.context_length is 32, but it was 64 so far"),
+        ("model.tie_weights=false", r"model\.tie_weights is False"),
+        ("tokenizer=gpt2", "was trained with the tokenizer bytes"),
+        ("data.batch_size=1", "tokens at once .* is 64, but it was 128 so far"),
+        ("trainer.global_batch_tokens=256", "micro-steps a step .* is 2, but it was 1 so far"),
+    ],
+)
+def test_settings_that_cannot_change_within_a_run_are_refused(trained, override, message):
+    with pytest.raises(InputError, match=message) as refused:
+        run(trained, "trainer.max_steps=6", override, f"resume='{trained}'")
+    assert len(str(refused.value).splitlines()) <= 3
+
+
+def test_a_run_goes_on_without_the_weights_that_it_began_with(trained, tmp_path):
+    weights = ["weights=checkpoint", f"weights.path='{run_to(4, trained, tmp_path / 'old')}'"]
+    quick = ["model=from_weights", "trainer.max_steps=2"]
+    run(tmp_path / "new", *weights, *quick)
+    shutil.rmtree(tmp_path / "old")
+    resumed = run(tmp_path / "new", *weights, *quick, "trainer.max_steps=3", f"resume='{tmp_path / 'new'}'")
+    assert resumed["steps"] == 3
+
+
+@pytest.mark.parametrize("left", [None, "", '{"steps": 2}', "[]"])
+def test_a_run_killed_before_its_summary_gets_it_when_resumed(trained, tmp_path, left):
+    folder = run_to(4, trained, tmp_path / "run")
+    complete = json.loads((folder / "summary.json").read_text())
+    (folder / "summary.json").unlink() if left is None else (folder / "summary.json").write_text(left)
+    partial = folder / "checkpoints" / ".step-00000004.1.partial"
+    partial.mkdir()
+    summary = run(folder, "trainer.max_steps=4", "trainer.eval_every=2", f"resume='{folder}'")
+    assert json.loads((folder / "summary.json").read_text()) == summary
+    for key in ("steps", "val_loss", "best_val_loss", "exit_reason"):
+        assert summary[key] == complete[key], key
+
+
+def test_what_a_killed_process_had_half_saved_is_cleared_away(trained, tmp_path):
+    folder = run_to(4, trained, tmp_path / "run")
+    partial = folder / "checkpoints" / ".step-00000005.1.partial"
+    partial.mkdir()
+    run(folder, "trainer.max_steps=5", f"resume='{folder}'")
+    assert not partial.exists()
+
+
+def test_tensorboard_keeps_what_was_written_before_a_run_was_resumed(trained, tmp_path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    folder = run_to(2, trained, tmp_path / "run")
+    run(folder, "trainer.max_steps=4", "trainer.eval_every=2", f"resume='{folder}'")
+    events = EventAccumulator(str(folder / "tensorboard"))
+    events.Reload()
+    assert [event.step for event in events.Scalars("val/loss")] == [0, 2, 4]
+    assert [event.step for event in events.Scalars("by_tokens/val_loss")] == [0, 2 * 128, 4 * 128]
+
+
+def test_a_signal_after_the_last_step_stops_nothing(tmp_path, monkeypatch):
+    monkeypatch.setattr(Samples, "_sample", lambda *_: os.kill(os.getpid(), signal.SIGTERM))
+    assert run(tmp_path, "trainer.max_steps=2", "trainer.sample_every=9")["exit_reason"] == "finished"
+    assert rows(tmp_path)[-1]["val/loss"]
+
+
+def test_a_second_ctrl_c_ends_the_run_at_once(monkeypatch):
+    stop = Stop(None)
+    for seconds in (10.0, 10.1):  # the second is the same one, passed on by a launcher
+        monkeypatch.setattr("gpt_pretrain.callbacks.stop.perf_counter", lambda: seconds)  # noqa: B023
+        stop._remember(signal.SIGINT, None)
+    monkeypatch.setattr("gpt_pretrain.callbacks.stop.perf_counter", lambda: 12.5)
+    with pytest.raises(StoppedError, match="interrupted again") as stopped:
+        stop._remember(signal.SIGINT, None)
+    assert stopped.value.exit_code == 130
+
+
 def test_accumulated_micro_batches_train_like_one_large_batch(tmp_path):
     common = ["trainer.max_steps=4", "model.drop_rate=0"]
     run(tmp_path / "large", *common, "data.batch_size=4")
@@ -147,6 +280,21 @@ def test_a_loss_that_is_no_number_ends_the_run_with_its_own_error(tmp_path):
     assert json.loads((tmp_path / "summary.json").read_text())["exit_reason"] == "diverged"
 
 
+@pytest.mark.parametrize(
+    "settings",
+    [
+        ["optimizer=sgd", "optimizer.lr=1e30", "trainer.eval_every=1"],  # noticed by a sample
+        ["optimizer.lr=1e308", "trainer.checkpoint_every=1", "trainer.sample_every=99"],  # by saving
+        ["optimizer=sgd", "optimizer.lr=1e30", "trainer.eval_every=1", "trainer.sample_every=99"],
+    ],
+)
+def test_a_run_that_diverges_between_two_reports_saves_nothing_of_it(tmp_path, settings):
+    with pytest.raises(DivergedError, match=r"lower optimizer\.lr=1e\+30"):
+        run(tmp_path, "trainer.max_steps=40", "trainer.grad_clip=null", *settings)
+    assert json.loads((tmp_path / "summary.json").read_text())["exit_reason"] == "diverged"
+    assert not (tmp_path / "checkpoints").exists()
+
+
 def test_weights_of_a_checkpoint_start_a_new_run(tmp_path):
     run(tmp_path / "first", "trainer.max_steps=3")
     first = rows(tmp_path / "first")[-1]["val/loss"]
@@ -155,48 +303,20 @@ def test_weights_of_a_checkpoint_start_a_new_run(tmp_path):
     assert rows(tmp_path / "second")[0]["val/loss"] == first
 
 
-def test_a_resumed_run_takes_a_new_learning_rate(tmp_path):
-    run(tmp_path, "schedule=constant", "optimizer.lr=1e-3", "trainer.max_steps=2")
-    resumed = ["optimizer.lr=5e-4", "trainer.max_steps=4", f"resume='{tmp_path}'"]
-    run(tmp_path, "schedule=constant", *resumed)
-    rates = {row["step"]: float(row["lr"]) for row in rows(tmp_path) if row["lr"]}
-    assert rates == {"1": 1e-3, "2": 1e-3, "3": 5e-4, "4": 5e-4}
+def test_weights_are_not_trained_on_with_a_tokenizer_that_means_other_text(trained, tmp_path):
+    weights = ["weights=checkpoint", f"weights.path='{trained}'", "model=from_weights", "trainer.max_steps=1"]
+    (tmp_path / "few.txt").write_text("abcdefghij " * 500)  # 11 characters fit into 257 ids
+    other = ["tokenizer=characters", "data=text_files", f"data.path='{tmp_path / 'few.txt'}'"]
+    with pytest.raises(InputError, match=r"with the tokenizer bytes, where id 0 means b'\\x00', not b' '"):
+        run(tmp_path / "new", *weights, *other)
+    more = ["tokenizer.special_tokens=[pad]", "model.vocab_size=258"]  # one id more harms no other
+    assert run(tmp_path / "new", *weights, *more)["steps"] == 1
 
 
-@pytest.mark.parametrize(
-    ("changed", "said"),
-    [
-        ("optimizer=sgd", "optimizer is sgd, but it was adamw"),
-        ("model.n_layers=3", "model.n_layers is 3, but it was 2"),
-        ("data.batch_size=4", "tokens at once"),
-        ("trainer.global_batch_tokens=256", "micro-steps a step"),
-    ],
-)
-def test_a_run_is_not_resumed_as_another_one(tmp_path, changed, said):
-    run(tmp_path, "trainer.max_steps=2")
-    with pytest.raises(InputError, match=said):
-        run(tmp_path, "trainer.max_steps=4", f"resume='{tmp_path}'", changed)
+def test_openais_weights_want_openais_tokenizer(tmp_path):
+    from tests.weights import foreign
 
-
-def test_weights_are_not_trained_on_with_ids_that_mean_other_text(tmp_path):
-    run(tmp_path / "first", "trainer.max_steps=2")
-    weights = ["weights=checkpoint", f"weights.path='{tmp_path / 'first'}'", "model=from_weights"]
-    with pytest.raises(InputError, match="was trained with the tokenizer bytes, where id 0 means"):
-        run(tmp_path / "second", "trainer.max_steps=2", *weights, "tokenizer=characters")
-
-
-def test_what_a_killed_save_left_is_cleared_away(tmp_path):
-    run(tmp_path, "trainer.max_steps=2")
-    partial = tmp_path / "checkpoints" / ".step-00000003.partial"
-    partial.mkdir()
-    run(tmp_path, "trainer.max_steps=4", f"resume='{tmp_path}'")
-    assert not partial.exists()
-
-
-def test_weights_that_are_no_numbers_are_never_saved(tmp_path):
-    extreme = ["optimizer=sgd", "optimizer.lr=1e30", "trainer.grad_clip=null", "trainer.log_every=50"]
-    extreme += ["trainer.max_steps=6", "trainer.checkpoint_every=1", "trainer.eval_every=6"]
-    with pytest.raises(DivergedError, match="at step"):
-        run(tmp_path, *extreme)
-    for weights in tmp_path.glob("checkpoints/*/model.safetensors"):
-        assert all(bool(tensor.isfinite().all()) for tensor in load_file(weights).values())
+    foreign.huggingface(foreign.reference((24, 4, 3)), tmp_path)
+    weights = ["weights=gpt2", f"weights.path='{tmp_path}'", "model=from_weights", "tokenizer=characters"]
+    with pytest.raises(InputError, match="was trained with the tokenizer bytes"):  # as many ids as bytes has
+        run(tmp_path / "new", *weights)

@@ -31,7 +31,8 @@ class Metrics(L.Callback):
         # TensorBoard drops what a resumed run writes anew, and with it whatever counts in larger numbers.
         for logger in trainer.loggers:
             for row in logger.rows if isinstance(logger, MetricsCSV) else []:
-                self._write_by_tokens(trainer, row)
+                if row["step"] > 0:
+                    self._write_by_tokens(trainer, row)
 
     def on_train_batch_start(
         self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
