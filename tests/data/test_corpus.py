@@ -11,8 +11,8 @@ from gpt_pretrain.data.windows import count_windows
 from gpt_pretrain.entry import compose
 from gpt_pretrain.errors import InputError
 from gpt_pretrain.preparation import prepare
-from gpt_pretrain.runs import fingerprint
 from gpt_pretrain.tokenizer import build_tokenizer
+from gpt_pretrain.training import train
 
 
 def documents(folder, texts):
@@ -195,19 +195,18 @@ def test_a_changed_source_is_named_with_both_fingerprints(tmp_path, load):
 
 
 def test_a_resumed_run_whose_text_changed_is_refused_before_it_trains(tmp_path, load):
-    file = tmp_path / "a.txt"
+    file, run = tmp_path / "a.txt", tmp_path / "run"
     file.write_text("one text " * 200)
-    checkpoint = tmp_path / "run" / "checkpoints" / "step-00000001"
-    checkpoint.mkdir(parents=True)
-    state = checkpoint / "trainer_state.json"
-    state.write_text(json.dumps({"GPTDataModule": {"corpus": load(file).fingerprints}}))
-    (checkpoint / "manifest.json").write_text(json.dumps({state.name: fingerprint(state)}))
     options = ["model=tiny", "tokenizer=bytes", "data=text_files", f"data.path={file}", "trainer=cpu"]
-    config = compose("train", TrainConfig, [*options, f"resume={tmp_path / 'run'}"])
-    assert prepare(config, tmp_path / "run").resume_from == checkpoint
+    options += ["trainer.max_steps=1", "decoding.max_new_tokens=1", "data.batch_size=2"]
+    config = compose("train", TrainConfig, options)
+    run.mkdir()
+    train(config, prepare(config, run), run)
+    config = compose("train", TrainConfig, [*options, f"resume={run}"])
+    assert prepare(config, run).resume_from == run / "checkpoints" / "step-00000001"
     before = load(file).fingerprints[str(file)]
     file.write_text("two text " * 200)
     with pytest.raises(InputError, match=before) as refused:
-        prepare(config, tmp_path / "run")
+        prepare(config, run)
     assert load(file).fingerprints[str(file)] in str(refused.value)
     assert len(str(refused.value).splitlines()) <= 3
