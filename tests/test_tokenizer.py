@@ -9,6 +9,7 @@ from itertools import islice, pairwise
 
 import numpy as np
 import pytest
+import regex
 import tiktoken
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -29,6 +30,7 @@ from gpt_pretrain.tokenizer import (
     settings_file,
 )
 from gpt_pretrain.tokenizer.bpe import ENCODINGS, gpt2_ranks
+from gpt_pretrain.tokenizer.patterns import FASTER
 from gpt_pretrain.tokenizer.segmentation import BEFORE_ANY_SPACE, BEFORE_PLAIN_SPACE
 
 # A character of each plane that has any, the ends of each UTF-8 length, and what splits words.
@@ -108,6 +110,14 @@ def test_a_cut_at_a_safe_place_changes_no_token(alone, text, place):
         cut = safe[place % len(safe)]
         both = alone.encode_ordinary(text[:cut]) + alone.encode_ordinary(text[cut:])
         assert both == alone.encode_ordinary(text)
+
+
+@pytest.mark.parametrize("name", ["gpt2", "cl100k_base", "o200k_base"])
+@settings(max_examples=300, deadline=None)
+@given(text=st.one_of(TRICKY, st.text(st.sampled_from("aB'sll1 \n\r\t\u3000."), min_size=20), st.text()))
+def test_the_faster_pattern_cuts_the_same_pieces(name, text):
+    pattern, _ = ENCODINGS[name]
+    assert regex.findall(FASTER[pattern], text) == regex.findall(pattern, text)
 
 
 @cache
@@ -248,6 +258,7 @@ def test_a_tokenizer_travels_in_its_files_and_transformers_reads_them(name, tmp_
 
 def test_a_ranks_file_gives_the_tokens_of_tiktoken_with_the_published_pattern(tmp_path):
     public = __import__("tiktoken_ext.openai_public", fromlist=["cl100k_base"])
+    assert ENCODINGS["gpt2"][0] == r50k_pat_str
     for name in ("cl100k_base", "o200k_base"):
         public.load_tiktoken_bpe, original = (lambda *args, **kwargs: {}), public.load_tiktoken_bpe
         try:

@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 import tiktoken
-from tiktoken_ext.openai_public import r50k_pat_str
 
 from gpt_pretrain.errors import ArtifactError, InputError
+from gpt_pretrain.tokenizer import patterns
 from gpt_pretrain.tokenizer.protocol import (
     END_OF_TEXT,
     InSegments,
@@ -24,15 +24,12 @@ from gpt_pretrain.tokenizer.protocol import (
 from gpt_pretrain.tokenizer.segmentation import BEFORE_ANY_SPACE, BEFORE_PLAIN_SPACE
 
 RANKS_FILE = "ranks.tiktoken"
-# Patterns and special tokens of the published encodings: tiktoken_ext/openai_public.py, whose own functions
-# download their ranks.
-_O200K_LETTERS = r"\p{Lm}\p{Lo}\p{M}"
-_O200K_END = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)?"
+# Patterns and special tokens of the published encodings, as tiktoken has them, whose own functions download
+# their ranks.
 ENCODINGS: dict[str, tuple[str, dict[str, int]]] = {
-    "gpt2": (r50k_pat_str, {END_OF_TEXT: 50256}),
+    "gpt2": (patterns.GPT2, {END_OF_TEXT: 50256}),
     "cl100k_base": (
-        r"'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?+\p{L}++|\p{N}{1,3}+| ?[^\s\p{L}\p{N}]++[\r\n]*+|\s++$"
-        r"|\s*[\r\n]|\s+(?!\S)|\s",
+        patterns.CL100K,
         {
             END_OF_TEXT: 100257,
             "<|fim_prefix|>": 100258,
@@ -41,12 +38,7 @@ ENCODINGS: dict[str, tuple[str, dict[str, int]]] = {
             "<|endofprompt|>": 100276,
         },
     ),
-    "o200k_base": (
-        rf"[^\r\n\p{{L}}\p{{N}}]?[\p{{Lu}}\p{{Lt}}{_O200K_LETTERS}]*[\p{{Ll}}{_O200K_LETTERS}]+{_O200K_END}"
-        rf"|[^\r\n\p{{L}}\p{{N}}]?[\p{{Lu}}\p{{Lt}}{_O200K_LETTERS}]+[\p{{Ll}}{_O200K_LETTERS}]*{_O200K_END}"
-        r"|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+",
-        {END_OF_TEXT: 199999, "<|endofprompt|>": 200018},
-    ),
+    "o200k_base": (patterns.O200K, {END_OF_TEXT: 199999, "<|endofprompt|>": 200018}),
 }
 
 
@@ -54,12 +46,15 @@ class BPETokenizer(InSegments):
     def __init__(self, name: str, ranks: dict[bytes, int], pattern: str, special: dict[str, int]) -> None:
         """`special` has the end of a text among its tokens. Raises InputError for a bad pattern."""
         self.name, self.ranks, self.pattern, self.special = name, ranks, pattern, special
-        self.safe = BEFORE_ANY_SPACE if pattern == r50k_pat_str else BEFORE_PLAIN_SPACE
+        self.safe = BEFORE_ANY_SPACE if pattern == patterns.GPT2 else BEFORE_PLAIN_SPACE
         self.end_of_text_id = special[END_OF_TEXT]
         self._special_of = {id_: token.encode() for token, id_ in special.items()}
         try:
             self._encoding = tiktoken.Encoding(
-                name, pat_str=pattern, mergeable_ranks=ranks, special_tokens=special
+                name,
+                pat_str=patterns.FASTER.get(pattern, pattern),
+                mergeable_ranks=ranks,
+                special_tokens=special,
             )
         except ValueError as error:
             raise InputError(f"tokenizer.pattern={pattern} is no pattern: {error}") from error
