@@ -108,14 +108,17 @@ def tiktoken_alone(text: Path, n_processes: int, pattern: str) -> Speed:
 def _encode_alone(text: Path, number: int, pattern: str, ready: Any, results: Any) -> None:
     import tiktoken
 
+    from gpt_pretrain.tokenizer import END_OF_TEXT, SEGMENT
     from gpt_pretrain.tokenizer.bpe import gpt2_ranks
 
-    encoding = tiktoken.Encoding("gpt2", pat_str=pattern, mergeable_ranks=gpt2_ranks(), special_tokens={})
+    encoding = tiktoken.Encoding(
+        "gpt2", pat_str=pattern, mergeable_ranks=gpt2_ranks(), special_tokens={END_OF_TEXT: 50256}
+    )
     size = min(ALONE_MIB * MIB, text.stat().st_size)
     with text.open("rb") as stream:
         stream.seek(number * size % max(1, text.stat().st_size - size + 1))
         content = stream.read(size).decode("utf-8", "replace")
-    pieces = [content[start : start + MIB] for start in range(0, len(content), MIB)]
+    pieces = [content[start : start + SEGMENT] for start in range(0, len(content), SEGMENT)]
     ready.wait()
     started = time.process_time()
     for piece in pieces * ALONE_TIMES:
