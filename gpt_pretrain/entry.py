@@ -28,7 +28,13 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from gpt_pretrain.config import MEMBERS, explain, known_keys, nearest, sections, to_config
-from gpt_pretrain.errors import InfrastructureError, InputError, StoppedError, UserFacingError
+from gpt_pretrain.errors import (
+    InfrastructureError,
+    InputError,
+    ReaderGoneError,
+    StoppedError,
+    UserFacingError,
+)
 from gpt_pretrain.help import help_text
 
 log = logging.getLogger(__name__)
@@ -144,6 +150,9 @@ def user_facing(root: type, *, debug: bool) -> Iterator[None]:
             raise
         if isinstance(error, HydraException | OmegaConfBaseException):
             raise InputError(_explain_composition(error, root)) from error
+        if isinstance(error, BrokenPipeError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else Python's exit fails on it
+            raise ReaderGoneError from error
         if isinstance(error, KeyboardInterrupt):
             interrupted = UserFacingError("interrupted")
             interrupted.exit_code = 130
@@ -229,8 +238,9 @@ def _rank() -> int:
 
 
 def _report(error: UserFacingError) -> None:
-    if not (isinstance(error, StoppedError) and _rank()):  # the first rank says it, and what to resume
-        print(f"error: {error}", file=sys.stderr)
+    if isinstance(error, ReaderGoneError) or (isinstance(error, StoppedError) and _rank()):
+        return  # of the ranks, the first says it, and what to resume
+    print(f"error: {error}", file=sys.stderr)
 
 
 def _remove_if_unused(run: Path) -> None:

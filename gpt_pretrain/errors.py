@@ -37,3 +37,9 @@ class StoppedError(UserFacingError):
     def __init__(self, signal_number: int, message: str) -> None:
         super().__init__(message)
         self.exit_code = 128 + signal_number
+
+
+class ReaderGoneError(UserFacingError):
+    """Nobody reads the output any more, as in `| head`: nothing is left to say, nor anyone to say it to."""
+
+    exit_code = 141  # that of a program that SIGPIPE ended

@@ -1,8 +1,11 @@
 """The programs as typed: exit codes, what is said, what is left behind."""
 
 import json
+import os
 import shlex
+import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -171,6 +174,18 @@ def test_a_lost_rank_is_an_error_of_the_machine():
         entry.user_facing(TrainConfig, debug=False),
     ):
         raise RuntimeError(said)
+
+
+def test_a_reader_that_leaves_as_head_does_is_no_error(tmp_path):
+    words = [sys.executable, "-m", "gpt_pretrain.inspect_data", f"data.cache_dir={tmp_path}"]
+    paths = os.pathsep.join([str(Path(entry.__file__).parent.parent), os.environ.get("PYTHONPATH", "")])
+    reader, writer = os.pipe()
+    os.close(reader)
+    ended = subprocess.run(
+        words, stdout=writer, stderr=subprocess.PIPE, cwd=tmp_path, env={**os.environ, "PYTHONPATH": paths}
+    )
+    os.close(writer)
+    assert (ended.returncode, ended.stderr) == (141, b"")
 
 
 def test_a_failing_trial_does_not_take_the_others_with_it(typed, tmp_path):
