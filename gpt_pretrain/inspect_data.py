@@ -59,12 +59,12 @@ def _sources(corpus: "Corpus", tokenizer: "Tokenizer") -> Iterator[str]:
 
 
 def _splits(corpus: "Corpus", config: InspectConfig, context_length: int) -> Iterator[str]:
+    from gpt_pretrain.data.corpus import epoch_windows
     from gpt_pretrain.data.windows import count_windows, window_shares
 
-    data = config.data
+    data, trained = config.data, corpus.trained
     stride = data.stride or context_length
-    counts = [count_windows(n_tokens, context_length, stride) for n_tokens in corpus.train_sizes]
-    n_windows = min(sum(counts), data.max_windows or sum(counts))
+    n_windows = epoch_windows(corpus, data, context_length)
     n_val = count_windows(len(corpus.val), context_length, context_length)
     how = "validation data from data.val_path" if data.val_path else f"split by {data.split}"
     yield f"splits     {how}: {len(corpus.train):,} training, {len(corpus.val):,} validation tokens"
@@ -72,8 +72,8 @@ def _splits(corpus: "Corpus", config: InspectConfig, context_length: int) -> Ite
         f"windows    {n_windows:,} training windows of {context_length} tokens every {stride}, "
         f"{n_val:,} validation windows"
     )
-    trained = [part for part in corpus.parts if len(part.train)]
     if len(trained) > 1:
+        counts = [count_windows(len(part.train), context_length, stride) for part in trained]
         shares = window_shares(n_windows, counts, [part.weight for part in trained])
         for part, count, share in zip(trained, counts, shares, strict=True):
             passes = share / count if count else 0.0
@@ -118,17 +118,16 @@ def _windows(
     corpus: "Corpus", config: InspectConfig, context_length: int, tokenizer: "Tokenizer"
 ) -> Iterator[str]:
     """The first windows that training will see, as text, each with the target of its last shown token."""
+    from gpt_pretrain.data.corpus import epoch_windows
     from gpt_pretrain.data.order import WindowOrder
-    from gpt_pretrain.data.windows import count_windows, gather
+    from gpt_pretrain.data.windows import gather
     from gpt_pretrain.tokenizer import decode
 
-    stride = config.data.stride or context_length
-    n_windows = sum(count_windows(n, context_length, stride) for n in corpus.train_sizes)
     order = WindowOrder(
         corpus,
-        n_windows=min(n_windows, config.data.max_windows or n_windows),
+        n_windows=epoch_windows(corpus, config.data, context_length),
         context_length=context_length,
-        stride=stride,
+        stride=config.data.stride or context_length,
         batch_size=max(1, config.windows),
         rank=0,
         world_size=1,

@@ -3,11 +3,9 @@ data.
 """
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from gpt_pretrain.config import ModelConfig, TrainConfig
-from gpt_pretrain.data.windows import count_windows
 from gpt_pretrain.errors import InputError
 from gpt_pretrain.schedule import warmup_steps
 
@@ -19,7 +17,7 @@ class Plan:
     """Counts are optimizer steps unless they say otherwise."""
 
     world_size: int
-    n_windows: int  # of the training split, as many as the run uses
+    n_windows: int  # of the training split, an epoch
     stride: int
     batch_tokens: int  # tokens of a micro-step, all devices
     accumulate: int  # micro-steps an optimizer step
@@ -35,18 +33,12 @@ class Plan:
         return self.batch_tokens * self.accumulate
 
 
-def make_plan(
-    config: TrainConfig, model: ModelConfig, *, n_train_tokens: int | Sequence[int], world_size: int
-) -> Plan:
-    """Derive a run's numbers; of a mixture, `n_train_tokens` are each source's.
+def make_plan(config: TrainConfig, model: ModelConfig, *, n_windows: int, world_size: int) -> Plan:
+    """Derive a run's numbers from its settings and the windows of an epoch.
 
     Raises InputError where the settings contradict each other or the data.
     """
     trainer, data = config.trainer, config.data
-    stride = data.stride or model.context_length
-    sources = [n_train_tokens] if isinstance(n_train_tokens, int) else n_train_tokens
-    n_windows = sum(count_windows(n_tokens, model.context_length, stride) for n_tokens in sources)
-    n_windows = min(n_windows, data.max_windows or n_windows)
     batch_tokens = world_size * data.batch_size * model.context_length
     accumulate = _accumulate(trainer.global_batch_tokens, batch_tokens)
     steps_per_epoch = n_windows / (world_size * data.batch_size * accumulate)
@@ -61,7 +53,7 @@ def make_plan(
     return Plan(
         world_size=world_size,
         n_windows=n_windows,
-        stride=stride,
+        stride=data.stride or model.context_length,
         batch_tokens=batch_tokens,
         accumulate=accumulate,
         steps=steps,

@@ -10,7 +10,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gpt_pretrain.config import ModelConfig, TrainConfig
-from gpt_pretrain.data.corpus import Corpus, check_same, check_windows, load_corpus, tokenizer_for
+from gpt_pretrain.data.corpus import (
+    Corpus,
+    check_same,
+    check_windows,
+    epoch_windows,
+    load_corpus,
+    tokenizer_for,
+)
 from gpt_pretrain.errors import ArtifactError, InputError
 from gpt_pretrain.plan import Plan, make_plan
 from gpt_pretrain.runs import find_checkpoints, newest_valid
@@ -54,7 +61,8 @@ def prepare(config: TrainConfig, run: Path) -> Preparation:
     corpus = load_corpus(config.data, tokenizer)
     check_windows(corpus, config.data, model.context_length)
     accelerator, devices, num_nodes = _machine(config)
-    plan = make_plan(config, model, n_train_tokens=corpus.train_sizes, world_size=devices * num_nodes)
+    n_windows = epoch_windows(corpus, config.data, model.context_length)
+    plan = make_plan(config, model, n_windows=n_windows, world_size=devices * num_nodes)
     if resume_from is not None:
         _check_goes_on(resume_from, corpus, plan)
     return Preparation(

@@ -8,14 +8,14 @@ from gpt_pretrain.plan import make_plan
 SHAPE = ModelConfig(vocab_size=50257, context_length=256, emb_dim=8, n_heads=2, n_layers=1)
 
 
-def plan_for(*overrides: str, n_train_tokens: int = 4612, world_size: int = 1):
+def plan_for(*overrides: str, n_windows: int = 18, world_size: int = 1):
     config = compose("train", TrainConfig, ["data.batch_size=2", *overrides])
-    return make_plan(config, SHAPE, n_train_tokens=n_train_tokens, world_size=world_size)
+    return make_plan(config, SHAPE, n_windows=n_windows, world_size=world_size)
 
 
 def test_ten_epochs_of_the_story_are_ninety_steps():
     plan = plan_for("trainer.max_epochs=10")  # the book: 18 windows, 9 batches
-    assert (plan.n_windows, plan.steps_per_epoch, plan.steps) == (18, 9.0, 90)
+    assert (plan.steps_per_epoch, plan.steps) == (9.0, 90)
 
 
 def test_an_epoch_of_fifteen_gives_appendix_d_its_135_steps():

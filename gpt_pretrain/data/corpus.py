@@ -50,9 +50,9 @@ class Corpus:
         return sum(part.n_characters for part in self.parts)
 
     @property
-    def train_sizes(self) -> list[int]:
-        """Training tokens of each part that has some."""
-        return [len(part.train) for part in self.parts if len(part.train)]
+    def trained(self) -> list[Part]:
+        """The parts that have training tokens."""
+        return [part for part in self.parts if len(part.train)]
 
     @property
     def fingerprints(self) -> dict[str, str]:
@@ -113,6 +113,13 @@ def tokenizer_for(config: DataConfig, settings: TokenizerConfig) -> Tokenizer:
     if not alphabet:
         raise InputError(f"tokenizer=characters: {sources[0].name} holds no text to take an alphabet from")
     return build_tokenizer(settings, alphabet)
+
+
+def epoch_windows(corpus: Corpus, config: DataConfig, context_length: int) -> int:
+    """Training windows of an epoch: those of all parts, or the first data.max_windows of them."""
+    stride = config.stride or context_length
+    n_windows = sum(count_windows(len(part.train), context_length, stride) for part in corpus.trained)
+    return min(n_windows, config.max_windows or n_windows)
 
 
 def check_windows(corpus: Corpus, config: DataConfig, context_length: int) -> None:

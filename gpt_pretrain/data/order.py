@@ -29,7 +29,7 @@ class WindowOrder:
         world_size: int,
         seed: int,
     ) -> None:
-        parts = [part for part in corpus.parts if len(part.train)]
+        parts = corpus.trained
         self.counts = [count_windows(len(part.train), context_length, stride) for part in parts]
         self.first_tokens = np.cumsum([0] + [len(part.train) for part in parts[:-1]])
         self.weights = [part.weight for part in parts]

@@ -109,7 +109,7 @@ def test_a_mixture_has_the_sources_weights_and_validates_on_all(tmp_path, load, 
     sources = {str(tmp_path / "a.txt"): 3.0, str(tmp_path / "b.txt"): 1.0}
     corpus = load(None, source="mixture", sources=sources)
     assert [part.weight for part in corpus.parts] == [3, 1]
-    assert corpus.train_sizes == [90, 180]
+    assert [len(part.train) for part in corpus.trained] == [90, 180]
     assert text_of(corpus.val) == "A" * 10 + "|" + "B" * 20
 
 

@@ -16,7 +16,7 @@ CONTEXT = 8
 
 
 def plan_for(corpus, *, batch_size, world_size=1, steps=10, n_windows=None):
-    n_windows = n_windows or sum((n - 1) // CONTEXT for n in corpus.train_sizes)
+    n_windows = n_windows or sum((len(part.train) - 1) // CONTEXT for part in corpus.trained)
     return Plan(
         world_size=world_size,
         n_windows=n_windows,
@@ -84,7 +84,7 @@ def test_prefetching_changes_no_bit(corpus, prefetch_factor):
 
 @pytest.mark.parametrize("world_size", [1, 2, 3, 8])
 def test_all_ranks_together_train_on_every_window_once_an_epoch(corpus, world_size):
-    n_windows = sum((n - 1) // CONTEXT for n in corpus.train_sizes)
+    n_windows = sum((len(part.train) - 1) // CONTEXT for part in corpus.trained)
     n_windows -= n_windows % (world_size * 4)  # whole steps
     steps = n_windows // (world_size * 4)
     seen = []
@@ -119,7 +119,7 @@ def test_a_mixture_s_windows_lie_in_one_source_each_in_the_shares_asked_for(tmp_
         (tmp_path / f"{name}.txt").write_text(letter * 2003)
     sources = {str(tmp_path / "a.txt"): 3, str(tmp_path / "b.txt"): 1}
     corpus = load(None, source="mixture", sources=sources)
-    n_windows = sum((n - 1) // CONTEXT for n in corpus.train_sizes)
+    n_windows = sum((len(part.train) - 1) // CONTEXT for part in corpus.trained)
     data = module(corpus, steps=n_windows // 4, batch_size=4)
     windows = torch.cat([inputs for inputs, _ in loaded(data.train_dataloader())])
     assert all(len(set(window.tolist())) == 1 for window in windows)
