@@ -157,6 +157,8 @@ def user_facing(root: type, *, debug: bool) -> Iterator[None]:
             interrupted = UserFacingError("interrupted")
             interrupted.exit_code = 130
             raise interrupted from error
+        if isinstance(error, MemoryError):
+            raise _out_of_memory() from error
         raise InfrastructureError(f"the machine failed: {error or type(error).__name__}") from error
     except RuntimeError as error:
         if debug:
@@ -167,9 +169,14 @@ def user_facing(root: type, *, debug: bool) -> Iterator[None]:
             ) from error
         if not re.search("out of memory|can't allocate memory", str(error)):
             raise
-        raise InfrastructureError(
-            "out of memory: set a smaller data.batch_size (trainer.global_batch_tokens keeps the batch)"
-        ) from error
+        raise _out_of_memory() from error
+
+
+def _out_of_memory() -> InfrastructureError:
+    return InfrastructureError(
+        "out of memory: choose a smaller model, or do less at once. Training: a smaller data.batch_size\n"
+        "(trainer.global_batch_tokens keeps the batch). Generating: fewer prompts, num_samples or beams"
+    )
 
 
 def _explain_composition(error: Exception, root: type) -> str:

@@ -176,6 +176,15 @@ def test_a_lost_rank_is_an_error_of_the_machine():
         raise RuntimeError(said)
 
 
+@pytest.mark.parametrize("error", [MemoryError(), RuntimeError("[enforce fail] can't allocate memory")])
+def test_want_of_memory_is_answered_with_what_to_make_smaller(error):
+    with (
+        pytest.raises(InfrastructureError, match=r"data\.batch_size"),
+        entry.user_facing(TrainConfig, debug=False),
+    ):
+        raise error
+
+
 def test_a_reader_that_leaves_as_head_does_is_no_error(tmp_path):
     words = [sys.executable, "-m", "gpt_pretrain.inspect_data", f"data.cache_dir={tmp_path}"]
     paths = os.pathsep.join([str(Path(entry.__file__).parent.parent), os.environ.get("PYTHONPATH", "")])

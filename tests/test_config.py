@@ -76,6 +76,7 @@ def test_the_names_that_scripts_depend_on_exist():
         ("optimizer.lr=-1", "optimizer.lr=-1.0 is out of range: it must be above 0"),
         ("optimizer.lr=nan", "optimizer.lr=nan is out of range"),
         ("optimizer.lr=inf", "optimizer.lr=inf is out of range"),
+        ("data.batch_size=1" + 400 * "0", "its size must be less than 2^63"),
         ("decoding.temperature=-1", "decoding.temperature=-1.0 is out of range: it must be at least 0"),
         ("decoding.top_k=0", "decoding.top_k=0 is out of range: it must be at least 1"),
         ("trainer.precision=bf16", "trainer.precision=bf16 is none of"),

@@ -21,6 +21,8 @@ def number(default: float | None = dataclasses.MISSING, **bounds: float) -> Any:
     return field(default=default, metadata=bounds)
 
 
+LARGEST = 2**63  # what torch and numpy count with ends here
+
 _BOUNDS = {
     "at_least": (lambda value, bound: value >= bound, "at least"),
     "at_most": (lambda value, bound: value <= bound, "at most"),
@@ -45,7 +47,9 @@ def check_ranges(config: Any, prefix: str) -> None:
         bounds = {name: bound for name, bound in entry.metadata.items() if name in _BOUNDS}
         if not bounds or value is None:
             continue
-        if not math.isfinite(value) or not all(
+        if isinstance(value, int) and abs(value) >= LARGEST:
+            raise InputError(f"{key}={value!s:.40} is out of range: its size must be less than 2^63")
+        if not abs(value) < math.inf or not all(
             _BOUNDS[name][0](value, bound) for name, bound in bounds.items()
         ):
             wanted = " and ".join(f"{_BOUNDS[name][1]} {bound:g}" for name, bound in bounds.items())
