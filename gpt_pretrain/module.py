@@ -84,9 +84,8 @@ class GPTModule(L.LightningModule):
         }
         if len(losses) > 1:
             self.metrics["train/eval_loss"] = losses[1]
-        self.log(
-            "val/loss", losses[0], logger=False
-        )  # for callbacks of the user's own, such as EarlyStopping
+        # for callbacks of the user's own, such as EarlyStopping
+        self.log("val/loss", losses[0], logger=False)
 
     def report(self) -> dict[str, float]:
         """Mean training loss since the last report, gradient norm, learning rate. Every rank must call it."""

@@ -23,9 +23,8 @@ def learning_rate(step: int, *, config: ScheduleConfig, peak: float, total_steps
         initial = peak / (warmup + 1) if config.initial_lr is None else config.initial_lr
         return initial + (peak - initial) * step / warmup
     floor = peak / 10 if config.min_lr is None else config.min_lr
-    progress = min(
-        1.0, (step - warmup) / max(1, total_steps - warmup)
-    )  # 0 at the peak, below 1 at the last step
+    # 0 at the peak, below 1 at the last step
+    progress = min(1.0, (step - warmup) / max(1, total_steps - warmup))
     match config:
         case CosineConfig():
             return floor + (peak - floor) * 0.5 * (1 + math.cos(math.pi * progress))

@@ -183,9 +183,6 @@ def keep_freed_memory() -> None:
     if platform.libc_ver()[0] != "glibc":
         return
     libc = ctypes.CDLL("libc.so.6")
-    for option, value in (
-        (-4, 0),
-        (-1, 2**31 - 1),
-        (-2, 64 << 20),
-    ):  # M_MMAP_MAX, M_TRIM_THRESHOLD, M_TOP_PAD
-        libc.mallopt(option, value)
+    libc.mallopt(-4, 0)  # M_MMAP_MAX
+    libc.mallopt(-1, 2**31 - 1)  # M_TRIM_THRESHOLD
+    libc.mallopt(-2, 64 << 20)  # M_TOP_PAD

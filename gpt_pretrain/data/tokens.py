@@ -52,9 +52,8 @@ class Tokens:
     def gather(self, starts: np.ndarray, length: int) -> np.ndarray:
         """Ids (B, length), int64, of the stretches that begin at `starts` (B,)."""
         batch = np.empty((len(starts), length), np.int64)
-        for row, start in enumerate(
-            starts.tolist()
-        ):  # a stretch lies together: faster than one index a token
+        # A stretch lies together: faster than one index a token.
+        for row, start in enumerate(starts.tolist()):
             batch[row] = self.read(start, start + length)
         return batch
 

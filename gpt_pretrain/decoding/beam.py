@@ -88,9 +88,8 @@ def _tempered(log_probabilities: Tensor, config: DecodingConfig) -> Tensor:
 def _candidates(scores: Tensor, n: int, config: DecodingConfig, generator: torch.Generator) -> Tensor:
     """Which of all (beam, token) pairs go on, at most n: the best, or drawn ones."""
     n = min(n, len(scores))
-    if (
-        config.temperature > 0
-    ):  # Gumbel noise makes the best ones a draw without replacement (Kool et al. 2019)
+    if config.temperature > 0:
+        # Gumbel noise makes the best ones a draw without replacement (Kool et al. 2019)
         scores = scores - torch.empty_like(scores).exponential_(generator=generator).log()
     return scores.topk(n).indices
 
