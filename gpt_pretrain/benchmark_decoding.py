@@ -1,32 +1,29 @@
 """Decoding speed against transformers' on this machine: python -m gpt_pretrain.benchmark_decoding
 
-124M random weights, greedy, prompts of 16 tokens. All engines take turns in one process (A B A B), and each
-ratio is the median of the turns' ratios, so that whatever else the machine does falls on all alike.
+Random weights, greedy, prompts of 16 tokens. All engines take turns in one process (A B A B), and each ratio
+is the median of the turns' ratios, so that whatever else the machine does falls on all alike.
 """
 
-import argparse
 import copy
 import math
 import statistics
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from pydoc_data.topics import topics
+from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor
+from gpt_pretrain.config import DecodingConfig, ModelSettings, resolve_model
+from gpt_pretrain.config.fields import number
+from gpt_pretrain.entry import command
+from gpt_pretrain.errors import InputError
 
-from gpt_pretrain.checkpoint import load_model
-from gpt_pretrain.config import DecodingConfig, ModelConfig
-from gpt_pretrain.decoding.generate import generate
-from gpt_pretrain.decoding.scoring import token_logprobs
-from gpt_pretrain.decoding.text import encode
-from gpt_pretrain.decoding.weights import for_generation
-from gpt_pretrain.loss import perplexity
-from gpt_pretrain.model import GPTModel
-from gpt_pretrain.weights.huggingface import to_huggingface
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
 
-SMALL = ModelConfig(vocab_size=50257, context_length=1024, emb_dim=768, n_heads=12, n_layers=12)
+    from gpt_pretrain.model import GPTModel
+
 BYTES = {"float32": 4, "bfloat16": 2, "int8": 1}
 # Batch, our weights, transformers' weights, the ratio to reach. transformers' bfloat16 is slow on processors
 # without bfloat16 instructions, so its float32 stands beside it.
@@ -41,16 +38,34 @@ COMPARISONS: list[tuple[int, str, str, float]] = [
 Run = Callable[[], object]
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
-    parser.add_argument("--tokens", type=int, default=64, help="new tokens of each row, a turn")
-    parser.add_argument("--rounds", type=int, default=5, help="turns of each engine")
-    parser.add_argument("--checkpoint", type=Path, help="also: the perplexity of each dtype of this model")
-    options = parser.parse_args()
-    if options.checkpoint:
-        print_perplexities(options.checkpoint)
+@dataclass(kw_only=True, slots=True)
+class BenchmarkDecodingConfig:
+    model: ModelSettings
+    tokens: int = number(64, at_least=1)  # new ones of each row, a turn
+    rounds: int = number(5, at_least=1)  # turns of each engine
+    checkpoint: str | None = None  # also: the perplexity of each dtype of this model
+    debug: bool = False
+
+    def check(self) -> None:
+        pass
+
+
+@command(
+    "benchmark_decoding",
+    BenchmarkDecodingConfig,
+    example="python -m gpt_pretrain.benchmark_decoding model=gpt2_small rounds=3",
+)
+def benchmark_decoding(config: BenchmarkDecodingConfig, run: Path) -> None:
+    """Generate in turns with transformers, for each width of the weights; prints tokens a second."""
+    import torch
+
+    from gpt_pretrain.decoding.weights import for_generation
+    from gpt_pretrain.model import GPTModel
+
+    if config.checkpoint:
+        print_perplexities(Path(config.checkpoint))
     torch.manual_seed(0)
-    model = GPTModel(SMALL).eval()
+    model = GPTModel(resolve_model(config.model, read=None, tokenizer_vocab_size=50257)).eval()
     reference = transformers_model(model)
     theirs = {"float32": reference, "bfloat16": copy.deepcopy(reference).bfloat16()}
     ours = {dtype: for_generation(copy.deepcopy(model), dtype) for dtype in BYTES}
@@ -60,11 +75,11 @@ def main() -> None:
         "batch  new  ours      tokens/s   transformers  tokens/s   ratio  wanted  share of memory bandwidth"
     )
     for batch, dtype, their_dtype, wanted in COMPARISONS:
-        prompts = torch.randint(1, SMALL.vocab_size - 1, (batch, 16))
+        prompts = torch.randint(1, model.config.vocab_size - 1, (batch, 16))
         # Without bfloat16 instructions transformers would take minutes a turn.
-        n_new = options.tokens if their_dtype == "float32" else max(4, options.tokens // 16)
+        n_new = config.tokens if their_dtype == "float32" else max(4, config.tokens // 16)
         a, b = _ours(ours[dtype], prompts, n_new), _theirs(theirs[their_dtype], prompts, n_new)
-        seconds, their_seconds = alternate(a, b, options.rounds)
+        seconds, their_seconds = alternate(a, b, config.rounds)
         ratio = statistics.median(b / a for a, b in zip(seconds, their_seconds, strict=True))
         speed, their_speed = (batch * n_new / statistics.median(times) for times in (seconds, their_seconds))
         read = BYTES[dtype] * (model.n_params() - model.pos_emb.weight.numel())  # bytes of weights a step
@@ -76,6 +91,14 @@ def main() -> None:
 
 def print_perplexities(checkpoint: Path) -> None:
     """What the narrower weights cost: perplexity of the Python reference's last 6,000 tokens."""
+    from pydoc_data.topics import topics
+
+    from gpt_pretrain.checkpoint import load_model
+    from gpt_pretrain.decoding.scoring import token_logprobs
+    from gpt_pretrain.decoding.text import encode
+    from gpt_pretrain.decoding.weights import for_generation
+    from gpt_pretrain.loss import perplexity
+
     for dtype in BYTES:
         model, tokenizer = load_model(checkpoint)
         token_ids = encode(tokenizer, "\n".join(topics.values()))[-6000:]
@@ -96,6 +119,8 @@ def alternate(a: Run, b: Run, rounds: int) -> tuple[list[float], list[float]]:
 
 def measured_bandwidth() -> float:
     """Bytes a second of reading 400 MB, the best of fifteen."""
+    import torch
+
     numbers = torch.ones(100_000_000)
     times = []
     for _ in range(15):
@@ -105,9 +130,14 @@ def measured_bandwidth() -> float:
     return 4 * len(numbers) / min(times)
 
 
-def transformers_model(model: GPTModel) -> torch.nn.Module:
-    """transformers' GPT-2 with the same weights."""
-    from transformers import GPT2Config, GPT2LMHeadModel
+def transformers_model(model: "GPTModel") -> "torch.nn.Module":
+    """transformers' GPT-2 with the same weights. Raises InputError where it is not installed."""
+    from gpt_pretrain.weights.huggingface import to_huggingface
+
+    try:
+        from transformers import GPT2Config, GPT2LMHeadModel
+    except ImportError as error:
+        raise InputError("the comparison needs transformers: pip install 'gpt_pretrain[test]'") from error
 
     shape = model.config
     config = GPT2Config(
@@ -123,16 +153,20 @@ def transformers_model(model: GPTModel) -> torch.nn.Module:
     return other
 
 
-def _ours(model: GPTModel, prompts: Tensor, n_new: int) -> Run:
+def _ours(model: "GPTModel", prompts: "Tensor", n_new: int) -> Run:
+    from gpt_pretrain.decoding.generate import generate
+
     config = DecodingConfig(temperature=0.0, max_new_tokens=n_new)
     return lambda: generate(model, prompts.tolist(), config)
 
 
-def _theirs(model: torch.nn.Module, prompts: Tensor, n_new: int) -> Run:
+def _theirs(model: "torch.nn.Module", prompts: "Tensor", n_new: int) -> Run:
+    import torch
+
     settings = {"max_new_tokens": n_new, "min_new_tokens": n_new, "do_sample": False, "pad_token_id": 50256}
     mask = torch.ones_like(prompts)
     return lambda: model.generate(prompts, attention_mask=mask, **settings)  # type: ignore[operator]
 
 
 if __name__ == "__main__":
-    main()
+    benchmark_decoding()
