@@ -71,7 +71,9 @@ def documents_in(file: Path, text_field: str, on_bytes: OnBytes) -> Iterator[Doc
         elif kind == ".jsonl":
             yield from _lines(file, text_field, on_bytes)
         elif file.suffix == ".bin":
-            raise InputError(f"{file} holds tokens, not text: choose data=token_files")
+            raise InputError(
+                f"{file} holds tokens, not text: choose data=token_files, or data=mixture for both"
+            )
         else:
             with _Counted(file, on_bytes) as stream:
                 yield text_pieces(stream, str(file))
