@@ -45,7 +45,9 @@ def find_files(
             raise InputError(f"{key}={path} holds no file named {wanted}: set data.pattern")
         return found
     names = [path] if folder.is_file() else glob.glob(path, recursive=True)
-    found = sorted(file for name in names if (file := Path(name)).is_file())
+    # each file once: `**` goes into links to folders, and round a loop of them forty times
+    once = {file.resolve(): file for name in sorted(names, reverse=True) if (file := Path(name)).is_file()}
+    found = sorted(once.values())
     if not found:
         raise InputError(f"{key}={path}: no such file or folder, and no file matches it as a pattern")
     return found

@@ -84,6 +84,13 @@ def test_a_folder_gives_its_files_by_name_and_only_of_known_kinds(tmp_path):
             find_files(str(path), pattern)
 
 
+def test_a_glob_that_goes_round_a_loop_of_links_gives_each_file_once(tmp_path):
+    (tmp_path / "a.txt").touch()
+    (tmp_path / "loop").symlink_to(".")
+    (tmp_path / "nowhere.txt").symlink_to("nowhere.txt")
+    assert find_files(f"{tmp_path}/**/*.txt", None) == [tmp_path / "a.txt"]
+
+
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
