@@ -8,6 +8,7 @@ import gzip
 import io
 import json
 import os
+import shlex
 import zlib
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -110,9 +111,11 @@ def text_pieces(stream: Any, name: str) -> Iterator[str]:
             text = decoder.decode(chunk, final=not chunk)
         except UnicodeDecodeError as error:
             place = n_read - len(error.object) + error.start
+            is_utf16 = place == 0 and error.object.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+            encoding = "utf-16" if is_utf16 else "latin1"
             raise InputError(
                 f"{name} is not UTF-8: byte {place} is {error.object[error.start]:#04x}\n"
-                f"convert it first, as in: iconv -f latin1 -t utf-8 {Path(name).name} > utf8.txt"
+                f"convert it first, as in: iconv -f {encoding} -t utf-8 {shlex.quote(name)} > utf8.txt"
             ) from error
         if text:
             yield text
