@@ -157,16 +157,20 @@ class HuggingFace:
     def documents(self, on_bytes: OnBytes) -> Iterator[Document]:
         for row in _dataset_rows(self.name, self.config):
             if text := text_of(row, self.config.text_field, self.name):
+                on_bytes(len(text.encode("utf-8", "surrogatepass")))
                 yield [text]
 
 
 def _dataset_rows(path: str, config: DataConfig) -> Iterator[Any]:
     try:
-        from datasets import load_dataset
+        from datasets import load_dataset, load_from_disk
     except ImportError as error:
         raise missing_extra("data=hugging_face needs datasets") from error
     try:
-        yield from load_dataset(path, config.subset, split=config.section, streaming=True)
+        if (Path(path) / "state.json").is_file():  # one section, as its save_to_disk() leaves it
+            yield from load_from_disk(path)
+        else:
+            yield from load_dataset(path, config.subset, split=config.section, streaming=True)
     except Exception as error:  # the library raises many kinds, its own, Arrow's and of HTTP
         first = str(error).strip().partition("\n")[0]
         raise InputError(
