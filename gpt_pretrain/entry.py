@@ -29,6 +29,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from gpt_pretrain.config import MEMBERS, explain, known_keys, nearest, sections, to_config
 from gpt_pretrain.errors import (
+    ArtifactError,
     InfrastructureError,
     InputError,
     ReaderGoneError,
@@ -93,6 +94,7 @@ def command(
                 return
             os.environ["HYDRA_FULL_ERROR"] = "1"  # let errors reach us: their text is ours to write
             failures: list[UserFacingError] = []
+            recorded: dict[Path, bytes] = {}
             composed = False
 
             def task(settings: DictConfig) -> float | None:
@@ -114,6 +116,7 @@ def command(
             try:
                 with user_facing(root, debug=debug):
                     sys.argv[1:] = rewrite(_sweep_first(sys.argv[1:])) + _follower_arguments()
+                    recorded = _recorded(sys.argv)
                     try:
                         start(task)()
                     except (TypeError, ValueError, *_UNUSABLE_PATH) as error:
@@ -124,6 +127,9 @@ def command(
                 _report(error)
                 failures.append(error)
             if failures:
+                if isinstance(failures[0], InputError | ArtifactError):  # else every later resume fails on it
+                    for file, content in recorded.items():
+                        file.write_bytes(content)
                 sys.exit(failures[0].exit_code)
 
         return program
@@ -238,6 +244,13 @@ def _follower_arguments() -> list[str]:
     """
     silent = ["hydra/job_logging=disabled", "hydra/hydra_logging=disabled"]
     return ["hydra.run.dir=.", "hydra.output_subdir=null", *silent] if _rank() else []
+
+
+def _recorded(arguments: list[str]) -> dict[Path, bytes]:
+    """Settings of the run that a command line goes on with, before Hydra writes the new ones over them."""
+    folders = [word.partition("=")[2].strip("'") for word in arguments if word.startswith("hydra.run.dir=")]
+    files = [file for folder in folders[-1:] for file in Path(folder, ".hydra").glob("*.yaml")]
+    return {file: file.read_bytes() for file in files}
 
 
 def _rank() -> int:

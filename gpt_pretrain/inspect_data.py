@@ -37,7 +37,8 @@ def inspect_data(config: InspectConfig, run: Path) -> None:
         _lengths(corpus),
         _windows(corpus, config, context_length, tokenizer),
     ):
-        print("\n".join(lines))
+        for line in lines:
+            print(line)
 
 
 def _sources(corpus: "Corpus", tokenizer: "Tokenizer") -> Iterator[str]:

@@ -119,6 +119,15 @@ def test_train_then_generate_then_resume(typed, tmp_path):
     assert json.loads((run / "summary.json").read_text())["steps"] == 4
 
 
+def test_a_refused_resume_leaves_the_run_its_settings(typed, tmp_path):
+    assert typed("train", *QUICK, "hydra.run.dir=mine")[0] == 0
+    settings = {file: file.read_bytes() for file in (tmp_path / "mine" / ".hydra").iterdir()}
+    for refused in (["data.path=nowhere", "data=text_files"], ["tokenizer=gpt2"]):
+        assert typed("train", "resume=mine", "trainer.max_steps=4", *refused)[0] == 2
+        assert {file: file.read_bytes() for file in settings} == settings
+    assert typed("train", "resume=mine", "trainer.max_steps=4")[0] == 0
+
+
 def test_a_folder_that_holds_a_run_is_not_overwritten(typed, tmp_path):
     assert typed("train", *QUICK, "hydra.run.dir=mine")[0] == 0
     summary = (tmp_path / "mine" / "summary.json").read_bytes()

@@ -143,6 +143,14 @@ def test_inspecting_a_mixture_shows_each_source_s_share_and_passes(tmp_path, pre
     assert "50.0% from b.txt: 0.67 passes an epoch" in printed
 
 
+def test_inspecting_token_files_leaves_no_empty_lines_for_what_is_not_known(tmp_path, prepare):
+    (np.arange(2000) % 256).astype(np.uint16).tofile(tmp_path / "a.bin")
+    arguments = ("data=token_files", "data.path=a.bin", "model=tiny", "windows=0")
+    printed = prepare(*arguments, module="inspect_data").stdout
+    assert "2,000 tokens, read in place" in printed
+    assert all(printed.splitlines())
+
+
 def test_ctrl_c_while_the_tokenizing_processes_start_is_answered_once(tmp_path):
     (tmp_path / "a.txt").write_text("All work and no play makes Jack a dull boy.\n" * 50_000)
     environment = {**os.environ, "GPT_PRETRAIN_CACHE": str(tmp_path / "cache"), "PYTHONPATH": str(ROOT)}

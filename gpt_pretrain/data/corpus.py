@@ -30,6 +30,7 @@ class Part:
     train: Tokens
     val: Tokens
     fingerprint: str  # of its content
+    files: list[Path]
     n_characters: int = 0  # 0: not known, of token files
     n_bytes: int = 0
     val_bytes: int | None = None  # None: to be counted from the tokens
@@ -73,9 +74,12 @@ def load_corpus(config: DataConfig, tokenizer: Tokenizer, *, checksums: bool = F
     ]
     if config.val_path:
         separate = _load_part(config, config.val_path, 0.0, tokenizer, split="none", checksums=checksums)
-        if separate.fingerprint in {part.fingerprint for part in parts}:
+        trained = {file.resolve() for part in parts for file in part.files}
+        shared = [file for file in separate.files if file.resolve() in trained]
+        if shared or separate.fingerprint in {part.fingerprint for part in parts}:
+            what = f"{shared[0]}, which" if shared else "the text that"
             raise InputError(
-                f"data.val_path={config.val_path} holds the text that is trained on: give another, or none "
+                f"data.val_path={config.val_path} holds {what} is trained on: give another, or none "
                 "to have data.val_fraction of the text left out of training"
             )
         separate.name = f"val_path={config.val_path}"
@@ -184,6 +188,7 @@ def _load_part(
         train=cached.tokens("train"),
         val=Tokens([]),
         fingerprint=cached.index["content"],
+        files=source.files,
         n_characters=cached.total("characters"),
         n_bytes=cached.total("bytes"),
         documents={stream: cached.documents(stream) for stream in cached.index["streams"]},
@@ -205,7 +210,7 @@ def _token_part(
     files = find_files(path, config.pattern, suffixes=(".bin",))
     tokens, digest = read_token_files(files, cache, vocab_size=tokenizer.vocab_size)
     train, val = _cut_by_tokens(tokens, config.val_fraction) if split == "tokens" else (tokens, Tokens([]))
-    return Part(name=path, weight=weight, train=train, val=val, fingerprint=combined(digest))
+    return Part(name=path, weight=weight, train=train, val=val, fingerprint=combined(digest), files=files)
 
 
 def _cut_by_tokens(tokens: Tokens, val_fraction: float) -> tuple[Tokens, Tokens]:

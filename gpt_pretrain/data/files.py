@@ -8,6 +8,7 @@ import gzip
 import io
 import json
 import os
+import shlex
 import zlib
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -45,7 +46,9 @@ def find_files(
             raise InputError(f"{key}={path} holds no file named {wanted}: set data.pattern")
         return found
     names = [path] if folder.is_file() else glob.glob(path, recursive=True)
-    found = sorted(file for name in names if (file := Path(name)).is_file())
+    # each file once: `**` goes into links to folders, and round a loop of them forty times
+    once = {file.resolve(): file for name in sorted(names, reverse=True) if (file := Path(name)).is_file()}
+    found = sorted(once.values())
     if not found:
         raise InputError(f"{key}={path}: no such file or folder, and no file matches it as a pattern")
     return found
@@ -71,7 +74,9 @@ def documents_in(file: Path, text_field: str, on_bytes: OnBytes) -> Iterator[Doc
         elif kind == ".jsonl":
             yield from _lines(file, text_field, on_bytes)
         elif file.suffix == ".bin":
-            raise InputError(f"{file} holds tokens, not text: choose data=token_files")
+            raise InputError(
+                f"{file} holds tokens, not text: choose data=token_files, or data=mixture for both"
+            )
         else:
             with _Counted(file, on_bytes) as stream:
                 yield text_pieces(stream, str(file))
@@ -106,9 +111,11 @@ def text_pieces(stream: Any, name: str) -> Iterator[str]:
             text = decoder.decode(chunk, final=not chunk)
         except UnicodeDecodeError as error:
             place = n_read - len(error.object) + error.start
+            is_utf16 = place == 0 and error.object.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+            encoding = "utf-16" if is_utf16 else "latin1"
             raise InputError(
                 f"{name} is not UTF-8: byte {place} is {error.object[error.start]:#04x}\n"
-                f"convert it first, as in: iconv -f latin1 -t utf-8 {Path(name).name} > utf8.txt"
+                f"convert it first, as in: iconv -f {encoding} -t utf-8 {shlex.quote(name)} > utf8.txt"
             ) from error
         if text:
             yield text

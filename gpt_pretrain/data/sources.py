@@ -31,6 +31,7 @@ log = logging.getLogger(__name__)
 class Source(Protocol):
     name: str  # its path, as the user gave it
     holds: str  # what its documents are, for messages
+    files: list[Path]  # all of whose text it gives
     n_files: int
     files_read: int  # so far, for the progress bar
     n_bytes: int  # of the files as they are on disk; 0: not known before reading
@@ -88,6 +89,7 @@ class PythonReference:
     n_files, files_read = 1, 0
 
     def __init__(self) -> None:
+        self.files: list[Path] = []
         topics = pydoc_data.topics.topics
         self.text = "\n\n".join(topics[name] for name in sorted(topics))
         self.n_bytes = len(self.text.encode())
@@ -142,6 +144,7 @@ class HuggingFace:
     def __init__(self, path: str, config: DataConfig, cache: Path) -> None:
         self.name, self.config, self.cache = path, config, cache
         self.local = sorted(f for f in Path(path).rglob("*") if f.is_file()) if Path(path).is_dir() else []
+        self.files: list[Path] = []  # a section may be a part of them
         self.n_files, self.files_read = 1, 0
 
     def fingerprint(self) -> str:
@@ -157,16 +160,20 @@ class HuggingFace:
     def documents(self, on_bytes: OnBytes) -> Iterator[Document]:
         for row in _dataset_rows(self.name, self.config):
             if text := text_of(row, self.config.text_field, self.name):
+                on_bytes(len(text.encode("utf-8", "surrogatepass")))
                 yield [text]
 
 
 def _dataset_rows(path: str, config: DataConfig) -> Iterator[Any]:
     try:
-        from datasets import load_dataset
+        from datasets import load_dataset, load_from_disk
     except ImportError as error:
         raise missing_extra("data=hugging_face needs datasets") from error
     try:
-        yield from load_dataset(path, config.subset, split=config.section, streaming=True)
+        if (Path(path) / "state.json").is_file():  # one section, as its save_to_disk() leaves it
+            yield from load_from_disk(path)
+        else:
+            yield from load_dataset(path, config.subset, split=config.section, streaming=True)
     except Exception as error:  # the library raises many kinds, its own, Arrow's and of HTTP
         first = str(error).strip().partition("\n")[0]
         raise InputError(

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from gpt_pretrain.data.files import SUFFIXES
 from gpt_pretrain.data.fingerprints import content_digest, remembered
 from gpt_pretrain.data.tokens import Span, Tokens
 from gpt_pretrain.errors import ArtifactError, InputError
@@ -27,6 +28,10 @@ def read_token_files(files: list[Path], cache: Path, *, vocab_size: int) -> tupl
     """
     spans, digests = [], []
     for file in files:
+        if file.name.endswith(SUFFIXES):  # half of all texts would pass for uint16 tokens
+            raise InputError(
+                f"{file} holds text, not tokens: choose data=text_files, or data=mixture for both"
+            )
         try:
             span = read_span(file)
             facts = remembered(file, cache, "tokens", lambda f: content_digest(f) | _highest(read_span(f)))

@@ -90,6 +90,13 @@ def test_a_separate_validation_source_leaves_the_other_whole(tmp_path, load, tex
     assert corpus.n_characters == 15
 
 
+def test_a_validation_file_inside_the_folder_that_is_trained_on_is_refused(tmp_path, load):
+    for name in ("train.txt", "val.txt"):
+        (tmp_path / name).write_text(f"text of {name}")
+    with pytest.raises(InputError, match=r"val_path=.*val\.txt holds .*val\.txt, which is trained on"):
+        load(tmp_path, val_path=str(tmp_path / "val.txt"))
+
+
 def test_a_validation_source_of_the_text_that_is_trained_on_is_refused(tmp_path, load):
     for name in ("train.txt", "copy.txt"):
         (tmp_path / name).write_text("the same text")

@@ -109,6 +109,17 @@ def test_a_local_hugging_face_data_set_is_streamed(tmp_path, load, text_of):
         load(folder, text_field="body", section="nowhere", **settings)
 
 
+def test_a_section_that_was_saved_to_disk_is_read_and_its_bytes_are_told(tmp_path, cache):
+    datasets = pytest.importorskip("datasets", reason="the extra gpt_pretrain[data] is not installed")
+    table = datasets.table.InMemoryTable.from_pydict({"text": ["one", None, "zwölf"]})
+    datasets.Dataset(table, fingerprint="any").save_to_disk(tmp_path / "set")
+    config = DataConfig(source="hugging_face", path=str(tmp_path / "set"))
+    counted = []
+    documents = build_source(config, config.path, cache).documents(counted.append)
+    assert ["".join(document) for document in documents] == ["one", "zwölf"]
+    assert counted == [3, 6]
+
+
 def test_a_hugging_face_file_that_is_damaged_behind_its_beginning_is_an_input_error(tmp_path, load):
     pytest.importorskip("datasets", reason="the extra gpt_pretrain[data] is not installed")
     pq = __import__("pyarrow.parquet", fromlist=["write_table"])

@@ -83,6 +83,15 @@ def test_a_token_file_that_is_wrong_is_an_artifact_error(tmp_path, load, write, 
     assert "a.bin" in str(refused.value)
 
 
+def test_text_is_not_taken_for_tokens_and_tokens_not_for_text(tmp_path, load):
+    tokens, text = nanogpt(tmp_path / "a.bin"), tmp_path / "a.txt"
+    text.write_bytes(IDS.astype(np.uint8).tobytes())  # of even length: as good as uint16
+    with pytest.raises(InputError, match=r"a\.txt holds text, not tokens: choose data=text_files"):
+        load_tokens(load, tokens, val_path=str(text))
+    with pytest.raises(InputError, match=r"a\.bin holds tokens, not text: choose data=token_files"):
+        load(tokens)
+
+
 def test_a_changed_file_is_checked_again(tmp_path, load):
     file = nanogpt(tmp_path / "a.bin", np.resize(IDS, 1 << 20))
     first = load_tokens(load, file).fingerprints
