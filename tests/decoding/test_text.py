@@ -66,6 +66,12 @@ def test_nothing_of_a_stop_text_is_ever_shown():
         assert shown == text[: min(cuts, default=len(text))] or _first_complete(text, stops) == shown
 
 
+def test_a_replacement_character_as_stop_text_stands_for_itself_not_for_bytes_that_are_no_text():
+    pieces = TextPieces(["\ufffd"])
+    given = [piece for byte in b"a\xffb\xef\xbf\xbd" for piece in pieces.add(bytes([byte]))]
+    assert "".join([*given, *pieces.end()]) == "a\ufffdb"
+
+
 def _first_complete(text, stops):
     """What stands before the stop text that is complete first: a longer one may have begun earlier."""
     for end in range(len(text) + 1):
