@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from gpt_pretrain.config import DecodingConfig
 from gpt_pretrain.decoding.continuation import Continuation, Rule, Stop
@@ -125,14 +126,21 @@ def stop_rule(tokenizer: Tokenizer, config: DecodingConfig) -> Stop | None:
 
 
 def text_rules(tokenizer: Tokenizer, config: DecodingConfig) -> list[Rule]:
-    """Rules for `logit_bias` and `banned_words`, which are given as text."""
-    rules: list[Rule] = []
+    """Rules for `logit_bias` and `banned_words`, which are given as text, and against ids that write none."""
+    rules: list[Rule] = [lambda logits, history, n_prompt: _known(logits, tokenizer.vocab_size)]
     if config.logit_bias:
         biases = {tuple(encode(tokenizer, text)): bias for text, bias in config.logit_bias.items()}
         rules.append(lambda logits, history, n_prompt: sequence_bias(logits, history, biases))
     if config.banned_words:
         rules.append(BannedTexts(tokenizer, config.banned_words))
     return rules
+
+
+def _known(logits: Tensor, n: int) -> Tensor:
+    """A padded model's ids from `n` on write nothing; one amid a stop or banned text would hide it."""
+    if logits.shape[-1] <= n:
+        return logits
+    return F.pad(logits[:, :n], (0, logits.shape[-1] - n), value=-torch.inf)
 
 
 class BannedTexts:

@@ -136,6 +136,14 @@ def test_banning_a_text_leaves_the_end_of_text_alone(tokenizer):
         assert changed[0, tokenizer.end_of_text_id] == 0
 
 
+def test_ids_that_the_tokenizer_lacks_are_never_chosen():
+    torch.manual_seed(0)
+    padded = GPTModel(ModelConfig(vocab_size=320, context_length=40, emb_dim=16, n_heads=2, n_layers=1))
+    for settings in ({}, {"num_beams": 2}, {"penalty_alpha": 0.5, "top_k": 30}):
+        [[row]] = generate_texts(padded.eval(), BYTES, ["ab"], sampled(**settings))
+        assert max(row.token_ids) < BYTES.vocab_size
+
+
 def test_a_bias_given_as_text_falls_on_its_token(writer):
     text = generate_text(writer, BYTES, "ab", sampled(logit_bias={"q": 1000.0}))
     assert text == "q" * 60
