@@ -45,7 +45,11 @@ def converse(stream: Stream, config: DecodingConfig, lines: Iterator[str]) -> No
         if not prompt:
             print("there is no text yet: type some, or /help")
             continue
-        context = prompt + _written(stream(prompt, settings))
+        try:
+            context = prompt + _written(stream(prompt, settings))
+        except InputError as error:  # a character that its tokenizer lacks, say
+            print(f"error: {error}")
+            continue
         settings = dataclasses.replace(settings, seed=settings.seed + 1)
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from gpt_pretrain.errors import InputError
 
-_TEXTS = ("prompt", "score")
+_TEXTS = ("prompt", "score", "decoding.stop", "decoding.banned_words")
 _QUOTED = re.compile(r"""(['"])(?:\\.|(?!\1)[^\\])*\1""", re.DOTALL)
 
 
@@ -24,7 +24,8 @@ def quoted(arguments: list[str]) -> list[str]:
 
 
 def _quoted(key: str, equals: str, text: str) -> str:
-    if key not in _TEXTS or text in ("", "null") or _QUOTED.fullmatch(text):
+    is_list = key.startswith("decoding.") and text.startswith("[")  # of texts: Hydra reads it
+    if key not in _TEXTS or is_list or text in ("", "null") or _QUOTED.fullmatch(text):
         return key + equals + text
     for _ in ("composed", "typed"):  # no interpolation: it would take place at both
         text = re.sub(r"(\\*)\$\{", r"\1\1\\${", text)

@@ -155,6 +155,7 @@ def test_narrow_weights_write_too(ask, dtype):
         ({"plot": "x.png", "interactive": True}, "leave out prompts_file, output and interactive"),
         ({"plot": "x.png", "next_tokens": 501}, "at most 500"),
         ({"prompts_file": "x.jsonl", "output": "x.jsonl"}, "would overwrite"),
+        ({"prompts_file": "x.jsonl", "output": "./x.jsonl"}, "would overwrite"),
         ({"decoding": {"stop": [["a"]]}}, "neither a text nor a list of texts"),
         ({"decoding": {"stop": "\udcff"}}, "no UTF-8 text"),
         ({"decoding": {"logit_bias": {"the": "x"}}}, "a text and a number"),

@@ -5,6 +5,7 @@ import io
 import pytest
 
 from gpt_pretrain.config import DecodingConfig
+from gpt_pretrain.errors import InputError
 from gpt_pretrain.interactive import converse, typed_lines
 
 
@@ -85,6 +86,16 @@ def test_a_setting_is_shown_as_it_can_be_typed_and_takes_the_place_of_the_old_on
 def test_lines_of_a_pipe_may_be_no_utf_8(monkeypatch):
     monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"a\xff\nb\n"), encoding="utf-8"))
     assert list(typed_lines()) == ["a\udcff", "b"]
+
+
+def test_a_text_that_the_tokenizer_lacks_ends_neither_the_loop_nor_the_text_so_far(capsys):
+    def stream(prompt, config):
+        if "é" in prompt:
+            raise InputError("lacks 'é'")
+        yield f"<{prompt}|{config.seed}>"
+
+    converse(stream, DecodingConfig(), iter(["a", "é", ""]))
+    assert capsys.readouterr().out.splitlines() == ["<a|0>", "error: lacks 'é'", "<a<a|0>|1>"]
 
 
 def test_ctrl_c_ends_the_answer_not_the_loop(capsys):

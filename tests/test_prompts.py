@@ -42,6 +42,13 @@ def test_a_prompt_on_the_command_line_is_taken_as_it_is(text):
     assert (config.prompt, config.score) == (text, text)
 
 
+@pytest.mark.parametrize("text", ["\n", "###", "1.50", "the, a", "Q:"])
+def test_a_single_stop_or_banned_text_on_the_command_line_is_taken_as_it_is(text):
+    typed = quoted([f"decoding.stop={text}", f"decoding.banned_words={text}"])
+    decoding = compose("generate", GenerateConfig, typed).decoding
+    assert (decoding.stop, decoding.banned_words) == ([text], [text])
+
+
 def test_what_hydra_reads_by_itself_is_left_alone():
     for arguments in (
         ["prompt=", "score=null", "prompt='a, b'", 'score="it\'s"', "decoding.stop=[a,b]", "plot=t.png"],

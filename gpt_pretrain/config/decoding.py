@@ -1,6 +1,7 @@
 """How text is generated, and the settings of generate.py."""
 
 from dataclasses import dataclass, field
+from os.path import realpath
 from typing import Any
 
 from gpt_pretrain.config.fields import number, one_of
@@ -151,5 +152,5 @@ class GenerateConfig:
             raise InputError(
                 f"next_tokens={self.next_tokens} bars fit into no picture: at most 500 with plot"
             )
-        if self.output and self.output == self.prompts_file:
+        if self.output and self.prompts_file and realpath(self.output) == realpath(self.prompts_file):
             raise InputError(f"output={self.output} would overwrite prompts_file: give it another name")

@@ -40,7 +40,8 @@ def steps(
         shaped = apply(logits, sequences.tokens, n_prompt, config, end_of_text_id, rules)
         nothing_left = exhausted(shaped)
         if any(nothing_left):
-            shaped = torch.where(torch.tensor(nothing_left)[:, None], logits, shaped)  # drawn, not used
+            unused = torch.tensor(nothing_left, device=logits.device)[:, None]  # drawn all the same
+            shaped = torch.where(unused, logits, shaped)
         for row, ends in zip(active, nothing_left, strict=True):
             rows[row].finish_reason = "ruled_out" if ends else None
         chosen = choose(shaped, config, [generators[row] for row in active])

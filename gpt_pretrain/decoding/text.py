@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from gpt_pretrain.config import DecodingConfig
 from gpt_pretrain.decoding.continuation import Continuation, Rule, Stop
@@ -81,31 +82,27 @@ class TextPieces:
     """Bytes in, text out: whole characters only, and nothing that a stop text may begin with."""
 
     def __init__(self, stop: list[str]) -> None:
-        self.stop, self.held, self.stopped = stop, "", False
+        self.stop, self.held, self.stopped = [text.encode() for text in stop], b"", False
         self.decoder = codecs.getincrementaldecoder("utf-8")("replace")
 
     def add(self, new: bytes) -> Iterator[str]:
-        self.held += self.decoder.decode(new)
+        self.held += new
         cuts = [at for stop in self.stop if (at := self.held.find(stop)) >= 0]
-        if cuts and not self.stopped:
-            self.stopped, self.held = True, self.held[: min(cuts)]
-        yield from self._release(0 if self.stopped else self._may_begin_a_stop())
+        if cuts:
+            self.stopped, self.held, self.stop = True, self.held[: min(cuts)], []
+        yield from self._release(self._may_begin_a_stop())
 
     def end(self) -> Iterator[str]:
-        if not self.stopped:
-            self.held += self.decoder.decode(b"", final=True)
-        yield from self._release(0)
+        yield from self._release(0, final=True)
 
-    def _release(self, n_kept: int) -> Iterator[str]:
+    def _release(self, n_kept: int, *, final: bool = False) -> Iterator[str]:
         cut = len(self.held) - n_kept
-        piece, self.held = self.held[:cut], self.held[cut:]
-        if self.stopped:
-            self.stop = []
+        piece, self.held = self.decoder.decode(self.held[:cut], final), self.held[cut:]
         if piece:
             yield piece
 
     def _may_begin_a_stop(self) -> int:
-        """How many characters at the end of what is held are the beginning of a stop text."""
+        """How many bytes at the end of what is held are the beginning of a stop text."""
         longest = max(map(len, self.stop), default=1) - 1
         sizes = range(min(longest, len(self.held)), 0, -1)
         ends = (size for size in sizes if any(s.startswith(self.held[-size:]) for s in self.stop))
@@ -129,14 +126,21 @@ def stop_rule(tokenizer: Tokenizer, config: DecodingConfig) -> Stop | None:
 
 
 def text_rules(tokenizer: Tokenizer, config: DecodingConfig) -> list[Rule]:
-    """Rules for `logit_bias` and `banned_words`, which are given as text."""
-    rules: list[Rule] = []
+    """Rules for `logit_bias` and `banned_words`, which are given as text, and against ids that write none."""
+    rules: list[Rule] = [lambda logits, history, n_prompt: _known(logits, tokenizer.vocab_size)]
     if config.logit_bias:
         biases = {tuple(encode(tokenizer, text)): bias for text, bias in config.logit_bias.items()}
         rules.append(lambda logits, history, n_prompt: sequence_bias(logits, history, biases))
     if config.banned_words:
         rules.append(BannedTexts(tokenizer, config.banned_words))
     return rules
+
+
+def _known(logits: Tensor, n: int) -> Tensor:
+    """A padded model's ids from `n` on write nothing; one amid a stop or banned text would hide it."""
+    if logits.shape[-1] <= n:
+        return logits
+    return F.pad(logits[:, :n], (0, logits.shape[-1] - n), value=-torch.inf)
 
 
 class BannedTexts:

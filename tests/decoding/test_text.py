@@ -66,6 +66,12 @@ def test_nothing_of_a_stop_text_is_ever_shown():
         assert shown == text[: min(cuts, default=len(text))] or _first_complete(text, stops) == shown
 
 
+def test_a_replacement_character_as_stop_text_stands_for_itself_not_for_bytes_that_are_no_text():
+    pieces = TextPieces(["\ufffd"])
+    given = [piece for byte in b"a\xffb\xef\xbf\xbd" for piece in pieces.add(bytes([byte]))]
+    assert "".join([*given, *pieces.end()]) == "a\ufffdb"
+
+
 def _first_complete(text, stops):
     """What stands before the stop text that is complete first: a longer one may have begun earlier."""
     for end in range(len(text) + 1):
@@ -128,6 +134,14 @@ def test_banning_a_text_leaves_the_end_of_text_alone(tokenizer):
     for word in ("end", "<", "text|>"):
         changed = BannedTexts(tokenizer, [word])(torch.zeros(1, tokenizer.vocab_size), [[]], [0])
         assert changed[0, tokenizer.end_of_text_id] == 0
+
+
+def test_ids_that_the_tokenizer_lacks_are_never_chosen():
+    torch.manual_seed(0)
+    padded = GPTModel(ModelConfig(vocab_size=320, context_length=40, emb_dim=16, n_heads=2, n_layers=1))
+    for settings in ({}, {"num_beams": 2}, {"penalty_alpha": 0.5, "top_k": 30}):
+        [[row]] = generate_texts(padded.eval(), BYTES, ["ab"], sampled(**settings))
+        assert max(row.token_ids) < BYTES.vocab_size
 
 
 def test_a_bias_given_as_text_falls_on_its_token(writer):
