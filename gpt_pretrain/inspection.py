@@ -1,6 +1,7 @@
 """What the model expects next, as a table and a picture, and how likely it finds a text."""
 
 import math
+import warnings
 from pathlib import Path
 
 import torch
@@ -46,7 +47,9 @@ def plot_temperatures(model: GPTModel, tokenizer: Tokenizer, prompt: str, n: int
     axes.set_xticks(range(len(ids)), labels, rotation=60, ha="right")
     axes.set_ylabel("probability")
     axes.legend()
-    figure.savefig(file, bbox_inches="tight", dpi=120)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing")  # drawn as a box
+        figure.savefig(file, bbox_inches="tight", dpi=120)
     pyplot.close(figure)
 
 

@@ -25,9 +25,8 @@ class DecodingConfig:
     top_p: float | None = number(None, above=0, at_most=1)
     min_p: float | None = number(None, at_least=0, at_most=1)  # of the most likely token's probability
     typical_p: float | None = number(None, above=0, at_most=1)
-    repetition_penalty: float = number(
-        1.0, at_least=1e-6, at_most=1e6
-    )  # of tokens in the prompt and in the new text
+    # of tokens in the prompt and in the new text
+    repetition_penalty: float = number(1.0, at_least=1e-6, at_most=1e6)
     presence_penalty: float = number(0.0, at_least=-100, at_most=100)  # off a token that the new text has
     frequency_penalty: float = number(0.0, at_least=-100, at_most=100)  # for each time that it is there
     no_repeat_ngram_size: int = number(0, at_least=0)  # tokens; 0: off

@@ -28,9 +28,8 @@ def distribution(logits: Tensor, config: DecodingConfig) -> Tensor:
     """Probabilities (B, V) that a token is drawn with, at a temperature above 0."""
     kept = filtered(logits, config)
     highest = kept.amax(-1, keepdim=True)
-    shifted = torch.where(
-        highest.isfinite(), kept - highest, kept
-    )  # so that a tiny temperature cannot overflow
+    # so that a tiny temperature cannot overflow
+    shifted = torch.where(highest.isfinite(), kept - highest, kept)
     return softmax(shifted / divisor(config.temperature))
 
 

@@ -53,9 +53,8 @@ def typical_p(logits: Tensor, p: float) -> Tensor:
     if p >= 1:
         return logits
     surprise = -_without_infinity(logits).log_softmax(-1)
-    entropy = (surprise.neg().exp() * surprise).nansum(
-        -1, keepdim=True
-    )  # a ruled-out token's 0 * inf counts 0
+    # A ruled-out token's 0 * inf counts 0.
+    entropy = (surprise.neg().exp() * surprise).nansum(-1, keepdim=True)
     distance = (surprise - entropy).abs()
     ordered, order = torch.sort(distance, dim=-1, stable=True)
     n_before = (softmax(logits.gather(-1, order)).cumsum(-1) < p).sum(-1, keepdim=True)

@@ -114,9 +114,8 @@ def stop_rule(tokenizer: Tokenizer, config: DecodingConfig) -> Stop | None:
     if not config.stop:
         return None
     stops = [stop.encode() for stop in config.stop]
-    reach = max(
-        map(len, stops)
-    )  # tokens: none is empty, so no stop text spans more of them than it has bytes
+    # Tokens: none is empty, so no stop text spans more of them than it has bytes.
+    reach = max(map(len, stops))
 
     def stop(new: list[int]) -> bool:
         text = tokenizer.decode_bytes(new[-reach:])
