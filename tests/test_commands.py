@@ -3,6 +3,7 @@
 import json
 import os
 import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -230,3 +231,13 @@ def test_help_explains_every_option(typed, capsys, monkeypatch):
         "with optimizer=sgd: optimizer.momentum=0.9",
     ):
         assert word in printed
+
+
+def test_a_damaged_later_checkpoint_does_not_cost_a_resumed_run_those_it_saves(typed, tmp_path):
+    rhythm = ["trainer.checkpoint_every=1", "trainer.keep_best=false", "hydra.run.dir=run"]
+    assert typed("train", *QUICK, *rhythm)[0] == 0
+    checkpoints = tmp_path / "run" / "checkpoints"
+    shutil.copytree(checkpoints / "step-00000002", checkpoints / "step-00000009")
+    write(checkpoints / "step-00000009" / "model.safetensors", b"damaged")
+    assert typed("train", "resume=run", "trainer.max_steps=4", "trainer.keep_last=2")[0] == 0
+    assert {folder.name[-1] for folder in checkpoints.iterdir()} == {"3", "4", "9"}
