@@ -6,10 +6,10 @@ from gpt_pretrain.config import ConstantConfig, CosineConfig, LinearConfig, Sche
 
 
 def warmup_steps(config: ScheduleConfig, total_steps: int) -> int:
-    """Length of the warm-up in optimizer steps, from a count or from a share of the run."""
-    if config.warmup_share is not None:
-        return int(config.warmup_share * total_steps)
-    return config.warmup_steps
+    """Length of the warm-up in optimizer steps, from a count, else from a share of the run."""
+    if config.warmup_steps is not None:
+        return config.warmup_steps
+    return int(config.warmup_share * total_steps)
 
 
 def learning_rate(step: int, *, config: ScheduleConfig, peak: float, total_steps: int) -> float:

@@ -3,6 +3,7 @@
 import json
 import os
 import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 from gpt_pretrain import commands, entry
 from gpt_pretrain.config import TrainConfig
 from gpt_pretrain.errors import InfrastructureError, InputError, StoppedError
+from gpt_pretrain.runs import claim_folder
 
 QUICK = ["model=tiny", "tokenizer=bytes", "trainer=cpu", "trainer.max_steps=2", "decoding.max_new_tokens=3"]
 
@@ -136,6 +138,12 @@ def test_a_folder_that_holds_a_run_is_not_overwritten(typed, tmp_path):
     assert (tmp_path / "mine" / "summary.json").read_bytes() == summary
 
 
+def test_runs_that_start_in_the_same_second_do_not_share_a_folder(tmp_path):
+    wanted = str(tmp_path / "outputs" / "12-00-00")
+    claimed = [claim_folder(wanted) for _ in range(3)]
+    assert claimed == [wanted, f"{wanted}-2", f"{wanted}-3"]
+
+
 def test_a_sweep_gives_every_trial_its_folder_and_the_result_of_a_run_alone(typed, tmp_path):
     assert typed("train", "-m", *QUICK, "optimizer.lr=1e-4,1e-3", "hydra.sweep.dir=sweep")[0] == 0
     assert typed("train", *QUICK, "optimizer.lr=1e-3", "hydra.run.dir=alone")[0] == 0
@@ -232,3 +240,13 @@ def test_help_explains_every_option(typed, capsys, monkeypatch):
         "with optimizer=sgd: optimizer.momentum=0.9",
     ):
         assert word in printed
+
+
+def test_a_damaged_later_checkpoint_does_not_cost_a_resumed_run_those_it_saves(typed, tmp_path):
+    rhythm = ["trainer.checkpoint_every=1", "trainer.keep_best=false", "hydra.run.dir=run"]
+    assert typed("train", *QUICK, *rhythm)[0] == 0
+    checkpoints = tmp_path / "run" / "checkpoints"
+    shutil.copytree(checkpoints / "step-00000002", checkpoints / "step-00000009")
+    write(checkpoints / "step-00000009" / "model.safetensors", b"damaged")
+    assert typed("train", "resume=run", "trainer.max_steps=4", "trainer.keep_last=2")[0] == 0
+    assert {folder.name[-1] for folder in checkpoints.iterdir()} == {"3", "4", "9"}

@@ -81,7 +81,6 @@ def test_the_names_that_scripts_depend_on_exist():
         ("decoding.top_k=0", "decoding.top_k=0 is out of range: it must be at least 1"),
         ("trainer.precision=bf16", "trainer.precision=bf16 is none of"),
         ("schedule.min_lr=1", "schedule.min_lr=1 exceeds the peak optimizer.lr=0.001"),
-        ("schedule.warmup_steps=5", "exclude each other"),
         ("data=text_files", "data.path is not set"),
         ("weights=checkpoint", "weights.path is not set"),
     ],

@@ -2,7 +2,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gpt_pretrain.config import ConstantConfig, CosineConfig, LinearConfig, WSDConfig
+from gpt_pretrain.config import ConstantConfig, CosineConfig, LinearConfig, TrainConfig, WSDConfig
+from gpt_pretrain.entry import compose
 from gpt_pretrain.schedule import learning_rate, warmup_steps
 
 APPENDIX_D = CosineConfig(warmup_share=0.2, initial_lr=1e-4, min_lr=1e-5)
@@ -28,6 +29,12 @@ def test_cosine_gives_the_numbers_of_appendix_d(step, expected):
 
 def test_a_fifth_of_135_steps_is_27_of_warmup():
     assert warmup_steps(APPENDIX_D, 135) == 27
+
+
+@pytest.mark.parametrize("count", [0, 5])
+def test_a_given_count_replaces_the_share_that_an_option_sets(count):
+    config = compose("train", TrainConfig, ["schedule=cosine", f"schedule.warmup_steps={count}"])
+    assert warmup_steps(config.schedule, 200) == count
 
 
 def test_linear_falls_by_equal_amounts():

@@ -77,7 +77,9 @@ class Checkpoints(L.Callback):
             raise module.diverged("the weights are no numbers")
         trainer.save_checkpoint(folder_of(self.run, trainer.global_step))
         if trainer.is_global_zero:
-            for folder in find_checkpoints(self.run)[self.keep_last :]:
+            found = find_checkpoints(self.run)  # of a later step: a damaged one that was passed over
+            saved = found.index(folder_of(self.run, trainer.global_step))
+            for folder in found[saved + self.keep_last :]:
                 if folder != self.best_checkpoint():
                     shutil.rmtree(folder)
 

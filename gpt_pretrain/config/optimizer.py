@@ -54,8 +54,8 @@ class ScheduleConfig:
     """What all schedules share: a linear warm-up."""
 
     name: str
-    warmup_steps: int = number(0, at_least=0)  # optimizer steps, so accumulation does not stretch it
-    warmup_share: float | None = number(None, at_least=0, below=1)  # of the run, instead of a count
+    warmup_steps: int | None = number(None, at_least=0)  # optimizer steps; None: by warmup_share
+    warmup_share: float = number(0.0, at_least=0, below=1)  # of the run
     initial_lr: float | None = number(None, at_least=0)  # of step 0; None: peak / (warmup_steps + 1)
     min_lr: float | None = number(None, at_least=0)  # where a decay ends; None: a tenth of the peak
 

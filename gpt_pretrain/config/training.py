@@ -68,11 +68,6 @@ class TrainConfig:
             )
         self.data.check()
         self.tokenizer.check()
-        if self.schedule.warmup_share is not None and self.schedule.warmup_steps:
-            raise InputError(
-                f"schedule.warmup_steps={self.schedule.warmup_steps} and schedule.warmup_share="
-                f"{self.schedule.warmup_share} exclude each other: set one of them"
-            )
         for name in ("initial_lr", "min_lr"):
             value = getattr(self.schedule, name)
             if value is not None and value > self.optimizer.lr:
