@@ -24,7 +24,7 @@ from hydra.errors import (
     MissingConfigException,
     OverrideParseException,
 )
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from gpt_pretrain.config import MEMBERS, explain, known_keys, nearest, sections, to_config
@@ -37,7 +37,6 @@ from gpt_pretrain.errors import (
     UserFacingError,
 )
 from gpt_pretrain.help import help_text
-from gpt_pretrain.runs import claim_folder
 
 log = logging.getLogger(__name__)
 
@@ -53,8 +52,7 @@ def config_dir() -> Path:
 
 
 def register_schemas(config_name: str, root: type) -> None:
-    """Give the YAML files the classes of `config` to build on, and the resolver that names run folders."""
-    OmegaConf.register_new_resolver("claim", claim_folder, use_cache=True, replace=True)
+    """Give the YAML files the classes of `config` to build on."""
     store = ConfigStore.instance()
     store.store(config_name, root, group="schema", package="_global_")
     for section, base in sections(root):

@@ -5,7 +5,6 @@ Imports no torch, so that finding out what to resume costs nothing.
 
 import hashlib
 import json
-import os
 from collections.abc import Collection
 from pathlib import Path
 from typing import Any
@@ -92,22 +91,6 @@ def find_runs(outputs: Path) -> list[Path]:
     """Run folders below `outputs`, newest first: those that have settings or checkpoints."""
     runs = {file.parent for pattern in ("checkpoints", ".hydra") for file in outputs.rglob(pattern)}
     return sorted(runs, key=lambda run: run.stat().st_mtime, reverse=True)
-
-
-def claim_folder(path: str) -> str:
-    """Make a new folder at `path`, or at `path-2` and so on: runs that start within one second would share a
-    folder named by the clock.
-    """
-    name, number = path, 1
-    while True:
-        try:
-            os.makedirs(name)
-            return name
-        except FileExistsError:
-            number += 1
-            name = f"{path}-{number}"
-        except OSError:
-            return path  # Hydra makes the folder too, and says what is wrong
 
 
 def resume_arguments(arguments: list[str]) -> list[str]:

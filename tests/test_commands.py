@@ -13,7 +13,6 @@ import pytest
 from gpt_pretrain import commands, entry
 from gpt_pretrain.config import TrainConfig
 from gpt_pretrain.errors import InfrastructureError, InputError, StoppedError
-from gpt_pretrain.runs import claim_folder
 
 QUICK = ["model=tiny", "tokenizer=bytes", "trainer=cpu", "trainer.max_steps=2", "decoding.max_new_tokens=3"]
 
@@ -138,10 +137,13 @@ def test_a_folder_that_holds_a_run_is_not_overwritten(typed, tmp_path):
     assert (tmp_path / "mine" / "summary.json").read_bytes() == summary
 
 
-def test_runs_that_start_in_the_same_second_do_not_share_a_folder(tmp_path):
-    wanted = str(tmp_path / "outputs" / "12-00-00")
-    claimed = [claim_folder(wanted) for _ in range(3)]
-    assert claimed == [wanted, f"{wanted}-2", f"{wanted}-3"]
+def test_runs_that_a_script_starts_in_the_same_second_do_not_share_a_folder(tmp_path):
+    program = f"import sys; sys.argv[1:] = {QUICK}; from gpt_pretrain.commands import train; train()"
+    paths = os.pathsep.join([str(Path(entry.__file__).parent.parent), os.environ.get("PYTHONPATH", "")])
+    words, environment = [sys.executable, "-c", program], {**os.environ, "PYTHONPATH": paths}
+    runs = [subprocess.Popen(words, cwd=tmp_path, env=environment) for _ in range(3)]
+    assert [run.wait() for run in runs] == [0, 0, 0]
+    assert len(list((tmp_path / "outputs").glob("*/*"))) == 3
 
 
 def test_a_sweep_gives_every_trial_its_folder_and_the_result_of_a_run_alone(typed, tmp_path):
