@@ -86,6 +86,8 @@ def load_corpus(config: DataConfig, tokenizer: Tokenizer, *, checksums: bool = F
         separate.train, separate.val = Tokens([]), separate.train
         separate.val_bytes = separate.n_bytes if separate.documents is not None else None
         parts.append(separate)
+    elif config.split != "documents":  # which puts a document on the same side of all sources
+        _check_apart(parts)
     val = _joined([part.val for part in parts], tokenizer)
     val_bytes = sum(_val_bytes(part, tokenizer) for part in parts)
     return Corpus(
@@ -157,6 +159,19 @@ def check_same(corpus: Corpus, expected: dict[str, str], where: str) -> None:
                 f"{name or former} is not the text that {where} was trained on: its fingerprint is {now}, "
                 f"it was {then}\ngive the same files, or begin a new run: weights=checkpoint weights.path=..."
             )
+
+
+def _check_apart(parts: list[Part]) -> None:
+    """Raise InputError where two sources have a file, of which each would hold out another part."""
+    owners: dict[Path, str] = {}
+    for part in parts:
+        for file in part.files:
+            owner = owners.setdefault(file.resolve(), part.name)
+            if owner != part.name:
+                raise InputError(
+                    f"data.sources: {file} is in {owner} and in {part.name}: what one of them holds out for "
+                    "validation the other would train on\ngive it in one only, or set data.split=documents"
+                )
 
 
 def _weights(config: DataConfig) -> dict[str | None, float]:

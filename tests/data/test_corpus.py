@@ -104,6 +104,15 @@ def test_a_validation_source_of_the_text_that_is_trained_on_is_refused(tmp_path,
         load(tmp_path / "train.txt", val_path=str(tmp_path / "copy.txt"))
 
 
+def test_a_file_in_two_sources_is_split_by_documents_or_refused(tmp_path, load):
+    documents(tmp_path / "books", {"a.txt": "text of a" * 9, "b.txt": "text of b" * 9})
+    sources = {str(tmp_path / "books"): 1.0, str(tmp_path / "books" / "a.txt"): 3.0}
+    with pytest.raises(InputError, match=r"a\.txt is in .*books and in .*a\.txt"):
+        load(None, source="mixture", sources=sources)
+    corpus = load(None, source="mixture", sources=sources, split="documents", val_fraction=0.5)
+    assert [len(part.files) for part in corpus.parts] == [2, 1]
+
+
 def test_a_mixture_s_folder_may_be_named_by_a_number(tmp_path, load, text_of, monkeypatch):
     documents(tmp_path / "2024", {"a.txt": "a" * 20})
     monkeypatch.chdir(tmp_path)
