@@ -107,6 +107,8 @@ def command(
                 except UserFacingError as error:
                     _remove_if_unused(run)
                     _report(error)
+                    if error.exit_code > 128:  # a signal is for the whole sweep, not for one of its trials
+                        sys.exit(error.exit_code)
                     failures.append(error)
                     return None
 

@@ -3,6 +3,7 @@
 import ctypes
 import logging
 import platform
+import signal
 import time
 import warnings
 from pathlib import Path
@@ -114,6 +115,9 @@ def train(config: TrainConfig, prepared: Preparation, run: Path) -> dict[str, An
     except StoppedError as error:
         exit_reason = f"signal {error.exit_code - 128}"
         raise
+    except SystemExit as error:  # Lightning's answer to a Ctrl-C before anyone listened
+        exit_reason = f"signal {int(signal.SIGINT)}"
+        raise KeyboardInterrupt from error
     finally:
         summary = summarize(
             plan,

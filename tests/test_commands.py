@@ -155,6 +155,15 @@ def test_a_sweep_gives_every_trial_its_folder_and_the_result_of_a_run_alone(type
     assert second["val_loss"] == alone["val_loss"] != first["val_loss"]
 
 
+def test_a_signal_ends_the_whole_sweep(typed, tmp_path, monkeypatch):
+    def stopped(*_):
+        raise StoppedError(15, "stopped by signal 15")
+
+    monkeypatch.setattr("gpt_pretrain.training.train", stopped)
+    code, said = typed("train", "-m", *QUICK, "seed=1,2", "hydra.sweep.dir=sweep")
+    assert (code, said) == (143, "error: stopped by signal 15\n")
+
+
 def test_a_sweep_may_be_asked_for_between_the_settings(typed, tmp_path):
     code, error = typed("train", *QUICK, "-m", "seed=1,2", "hydra.sweep.dir=sweep")
     assert code == 0, error

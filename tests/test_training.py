@@ -13,8 +13,8 @@ from safetensors.torch import load_file
 from gpt_pretrain.callbacks.samples import Samples
 from gpt_pretrain.callbacks.stop import Stop
 from gpt_pretrain.config import TrainConfig
-from gpt_pretrain.entry import compose
-from gpt_pretrain.errors import DivergedError, InputError, StoppedError
+from gpt_pretrain.entry import compose, user_facing
+from gpt_pretrain.errors import DivergedError, InputError, StoppedError, UserFacingError
 from gpt_pretrain.preparation import prepare
 from gpt_pretrain.training import train
 
@@ -244,6 +244,20 @@ def test_a_second_ctrl_c_ends_the_run_at_once(monkeypatch):
     with pytest.raises(StoppedError, match="interrupted again") as stopped:
         stop._remember(signal.SIGINT, None)
     assert stopped.value.exit_code == 130
+
+
+def test_ctrl_c_before_anyone_listens_is_an_interruption_not_a_failure(tmp_path, monkeypatch):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Stop, "on_sanity_check_start", interrupted)
+    previous = signal.getsignal(signal.SIGINT)
+    try:
+        with pytest.raises(UserFacingError, match="interrupted"), user_facing(TrainConfig, debug=False):
+            run(tmp_path, "trainer.max_steps=2")
+    finally:
+        signal.signal(signal.SIGINT, previous)  # Lightning ignores it from there on
+    assert json.loads((tmp_path / "summary.json").read_text())["exit_reason"] == "signal 2"
 
 
 def test_accumulated_micro_batches_train_like_one_large_batch(tmp_path):
