@@ -64,6 +64,7 @@ def write(path, content: bytes):
         (["weights=checkpoint", "weights.path=nowhere"], "weights.path=nowhere: no such folder"),
         (["resume=nowhere"], "resume=nowhere is no run"),
         (["trainer=gpu"], "no GPU"),
+        (["trainer=cpu", "trainer.precision=16-mixed"], "set trainer.precision=bf16-mixed or 32-true"),
         (["trainer.sample_prompt="], "trainer.sample_prompt is empty"),
         (["model tiny"], "'model tiny' cannot be read as a setting"),
         (["tokenizer.special_tokens=[<pad>]"], "quote what is special"),
