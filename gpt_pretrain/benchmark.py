@@ -45,6 +45,7 @@ def benchmark(config: BenchmarkConfig, run: Path) -> None:
         eval_every=config.steps,
         eval_batches=1,
         keep_best=False,
+        precision="32-true",  # the bare loop's
     )
     prepared = prepare(config, run)
     tokens_per_step = prepared.plan.tokens_per_step

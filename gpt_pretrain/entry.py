@@ -171,13 +171,13 @@ def user_facing(root: type, *, debug: bool) -> Iterator[None]:
     except RuntimeError as error:
         if debug:
             raise
-        if re.search("gloo|nccl|Connection (closed|reset) by peer", str(error), re.IGNORECASE):
-            raise InfrastructureError(
-                "another process of this run was lost: resume=<the run> goes on from its newest checkpoint"
-            ) from error
-        if not re.search("out of memory|can't allocate memory", str(error)):
+        if re.search("out of memory|can't allocate memory|ALLOC_FAILED", str(error)):  # NCCL's too
+            raise _out_of_memory() from error
+        if not re.search("gloo|nccl|Connection (closed|reset) by peer", str(error), re.IGNORECASE):
             raise
-        raise _out_of_memory() from error
+        raise InfrastructureError(
+            "another process of this run was lost: resume=<the run> goes on from its newest checkpoint"
+        ) from error
 
 
 def _out_of_memory() -> InfrastructureError:

@@ -15,14 +15,14 @@ from gpt_pretrain.data.windows import count_windows, evaluation_batch
 from gpt_pretrain.loss import IGNORED, perplexity, summed_token_loss
 from gpt_pretrain.model import GPTModel
 from gpt_pretrain.pretrained import load_pretrained, pick_device
-from gpt_pretrain.tokenizer import Tokenizer
+from gpt_pretrain.tokenizer import Tokenizer, byte_lengths
 
 
 @dataclass(frozen=True, slots=True)
 class Score:
     loss: float  # nats per token, over every token of every whole window
     n_tokens: int
-    n_bytes: int  # of UTF-8 text that these tokens stand for
+    n_bytes: int  # of UTF-8 text that these tokens stand for; an end of text is none
 
     @property
     def bits_per_byte(self) -> float:
@@ -54,6 +54,7 @@ def measure(model: GPTModel, tokenizer: Tokenizer, tokens: Tokens | np.ndarray, 
     context_length = model.config.context_length
     n_windows = count_windows(len(tokens), context_length, context_length)
     device = model.tok_emb.weight.device
+    lengths = byte_lengths(tokenizer)
     loss, n_tokens, n_bytes = 0.0, 0, 0
     batches = range(-(-n_windows // batch_size))
     for batch in track(batches, "evaluating", transient=True, disable=not sys.stderr.isatty()):
@@ -66,5 +67,5 @@ def measure(model: GPTModel, tokenizer: Tokenizer, tokens: Tokens | np.ndarray, 
             model(torch.from_numpy(inputs).to(device)), torch.from_numpy(targets).to(device)
         )
         loss, n_tokens = loss + float(total), n_tokens + int(count)
-        n_bytes += len(tokenizer.decode_bytes(targets.flatten().tolist()))
+        n_bytes += int(lengths[targets].sum())
     return Score(loss=loss / n_tokens, n_tokens=n_tokens, n_bytes=n_bytes)

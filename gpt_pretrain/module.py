@@ -7,6 +7,7 @@ from typing import Any
 
 import lightning as L
 import torch
+from lightning.pytorch.plugins import MixedPrecision
 from torch import Tensor
 from torch.optim import Optimizer
 
@@ -137,6 +138,10 @@ class GPTModule(L.LightningModule):
         self, optimizer: Optimizer, gradient_clip_val: Any = None, gradient_clip_algorithm: Any = None
     ) -> None:
         # Lightning's own clipping refuses fused optimizers under mixed precision, and does not tell the norm.
+        # Such an optimizer undoes float16's loss scaling in its step, which is after the clipping: too late.
+        precision = self.trainer.precision_plugin
+        if isinstance(precision, MixedPrecision) and precision.scaler and optimizer.defaults.get("fused"):
+            precision.scaler.unscale_(optimizer)
         limit = math.inf if self.grad_clip is None else self.grad_clip
         self.grad_norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), limit)
 

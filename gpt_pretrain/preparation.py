@@ -155,6 +155,10 @@ def _machine(config: TrainConfig) -> tuple[str, int, int]:
             "trainer.accelerator=gpu: this machine has no GPU that torch can use; set trainer=cpu"
         )
     accelerator = "cpu" if trainer.accelerator == "cpu" or n_gpus == 0 else "gpu"
+    if accelerator == "cpu" and trainer.precision == "16-mixed":  # Lightning would take bf16-mixed
+        raise InputError(
+            "trainer.precision=16-mixed needs a GPU: set trainer.precision=bf16-mixed or 32-true"
+        )
     if "TORCHELASTIC_RUN_ID" in os.environ:
         devices = int(os.environ["LOCAL_WORLD_SIZE"])
         return accelerator, devices, int(os.environ["WORLD_SIZE"]) // devices

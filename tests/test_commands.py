@@ -64,6 +64,7 @@ def write(path, content: bytes):
         (["weights=checkpoint", "weights.path=nowhere"], "weights.path=nowhere: no such folder"),
         (["resume=nowhere"], "resume=nowhere is no run"),
         (["trainer=gpu"], "no GPU"),
+        (["trainer=cpu", "trainer.precision=16-mixed"], "set trainer.precision=bf16-mixed or 32-true"),
         (["trainer.sample_prompt="], "trainer.sample_prompt is empty"),
         (["model tiny"], "'model tiny' cannot be read as a setting"),
         (["tokenizer.special_tokens=[<pad>]"], "quote what is special"),
@@ -204,7 +205,16 @@ def test_a_lost_rank_is_an_error_of_the_machine():
         raise RuntimeError(said)
 
 
-@pytest.mark.parametrize("error", [MemoryError(), RuntimeError("[enforce fail] can't allocate memory")])
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        RuntimeError("[enforce fail] can't allocate memory"),
+        RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB"),
+        RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+        RuntimeError("NCCL error in: NCCLUtils.hpp, unhandled cuda error: Cuda failure 2 'out of memory'"),
+    ],
+)
 def test_want_of_memory_is_answered_with_what_to_make_smaller(error):
     with (
         pytest.raises(InfrastructureError, match=r"data\.batch_size"),

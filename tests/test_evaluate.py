@@ -55,6 +55,15 @@ def test_the_score_is_the_mean_over_every_token_of_whole_windows(tmp_path):
         assert score.bits_per_byte == pytest.approx(expected / math.log(2), rel=1e-6)
 
 
+def test_the_token_between_two_documents_counts_in_the_loss_and_is_no_byte_of_text(tmp_path):
+    foreign.huggingface(reference(SIZE), tmp_path)
+    weights = open_weights(tmp_path)
+    model = build_model(weights, weights.config).eval()
+    tokens = np.array([*b"eight by", 256, *b"tes each"])  # one window of 16 targets
+    score = measure(model, build_tokenizer("bytes"), tokens, 1)
+    assert (score.n_tokens, score.n_bytes) == (16, 15)
+
+
 def test_evaluating_another_programs_weights_prints_a_table(typed):
     from gpt_pretrain.evaluate import evaluate
 

@@ -5,12 +5,12 @@ import pytest
 import torch
 from torch.optim import AdamW, Muon
 
-from gpt_pretrain.config import AdamConfig, AdamWConfig, ModelConfig, MuonConfig, SGDConfig
+from gpt_pretrain.config import MEMBERS, ModelConfig, MuonConfig, OptimizerConfig
 from gpt_pretrain.model import GPTModel
 from gpt_pretrain.optim import Joined, build_optimizer
 
 SHAPE = ModelConfig(vocab_size=13, context_length=6, emb_dim=8, n_heads=2, n_layers=1)
-ALL = [AdamWConfig(), AdamConfig(), SGDConfig(), MuonConfig()]
+ALL = [member() for member in MEMBERS[OptimizerConfig].values()]
 
 
 def model_with_gradients() -> GPTModel:

@@ -12,12 +12,26 @@ from gpt_pretrain.metrics_csv import MetricsCSV
 from gpt_pretrain.module import GPTModule
 from gpt_pretrain.plan import Plan
 
-# Dense bfloat16 FLOP/s by the manufacturers' data sheets, without sparsity.
-PEAK_FLOPS = {"H200": 989e12, "H100": 989e12, "A100": 312e12, "L40S": 362e12, "L4": 121e12, "4090": 165e12}
+# Dense bfloat16 FLOP/s by the manufacturers' data sheets, without sparsity. The first entry that is a part of
+# the GPU's name counts, so the longer names come first.
+PEAK_FLOPS = {
+    "H200 NVL": 835e12,
+    "H200": 989e12,
+    "H100 NVL": 835e12,
+    "H100 PCIe": 756e12,
+    "H100": 989e12,
+    "A100": 312e12,
+    "L40S": 362e12,
+    "L40": 181e12,
+    "L4": 121e12,
+    "4090": 165e12,
+}
 
 
 class Metrics(L.Callback):
-    """Training loss every `log_every` steps and at each evaluation; throughput counts training time only."""
+    """Training loss every `log_every` steps and at each evaluation, checkpoint and sample; throughput counts
+    training time only.
+    """
 
     def __init__(self, plan: Plan, log_every: int) -> None:
         self.plan, self.log_every = plan, log_every
@@ -48,10 +62,10 @@ class Metrics(L.Callback):
         if not step_ended(self.plan, batch_idx):
             return
         evaluating = evaluates(trainer, self.plan)
-        # At a checkpoint too: a resumed run must not average over steps that it has not seen.
-        due = is_due(trainer.global_step, self.log_every) or is_due(
-            trainer.global_step, self.plan.checkpoint_every
-        )
+        # At a checkpoint too: a resumed run must not average over steps that it has not seen. And before a
+        # sample, whose time is not training's.
+        rhythms = (self.log_every, self.plan.checkpoint_every, self.plan.sample_every)
+        due = any(is_due(trainer.global_step, every) for every in rhythms)
         if not (due or evaluating or is_last(trainer, self.plan) or trainer.global_step == 1):
             return
         measured = pl_module.report()
@@ -84,7 +98,7 @@ class Metrics(L.Callback):
         tokens_per_sec = self._tokens / seconds
         self._started = None
         rates = {"tokens_per_sec": tokens_per_sec}
-        peak = _peak_flops(module.device)
+        peak = peak_flops(torch.cuda.get_device_name(module.device)) if module.device.type == "cuda" else None
         if peak is not None:
             rates["mfu"] = tokens_per_sec * module.model.flops_per_token() / (peak * self.plan.world_size)
         module.metrics |= rates
@@ -108,8 +122,6 @@ class Metrics(L.Callback):
                         logger.experiment.add_scalar(name, row[key], int(row["tokens_seen"]))
 
 
-def _peak_flops(device: torch.device) -> float | None:
-    if device.type != "cuda":
-        return None
-    name = torch.cuda.get_device_name(device)
-    return next((peak for part, peak in PEAK_FLOPS.items() if part in name), None)
+def peak_flops(gpu: str) -> float | None:
+    """FLOP/s of a GPU by its name, as CUDA has it; None where it is not in the table."""
+    return next((peak for part, peak in PEAK_FLOPS.items() if part in gpu), None)

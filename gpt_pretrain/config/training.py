@@ -29,7 +29,7 @@ class TrainerConfig:
     grad_clip: float | None = number(1.0, above=0)  # largest gradient norm
     log_every: int = number(10, at_least=1)  # optimizer steps, like all that follow
     eval_every: int | None = number(None, at_least=1)  # None: ten times a run
-    eval_batches: int | None = number(None, at_least=1)  # of the validation split; None: all of it
+    eval_batches: int | None = number(None, at_least=1)  # a device, of each evaluated split; None: all of it
     eval_train: bool = False  # measure the training split without dropout too, as the book does
     sample_every: int | None = number(None, at_least=1)  # None: at every evaluation
     sample_prompt: str = "Every effort moves you"
