@@ -115,9 +115,11 @@ def train(config: TrainConfig, prepared: Preparation, run: Path) -> dict[str, An
     except StoppedError as error:
         exit_reason = f"signal {error.exit_code - 128}"
         raise
-    except SystemExit as error:  # Lightning's answer to a Ctrl-C before anyone listened
-        exit_reason = f"signal {int(signal.SIGINT)}"
-        raise KeyboardInterrupt from error
+    except SystemExit as error:  # Lightning's answer to a Ctrl-C before anyone listens, rich's to `| head`
+        cause = error.__context__
+        if isinstance(cause, KeyboardInterrupt):
+            exit_reason = f"signal {int(signal.SIGINT)}"
+        raise (cause or error) from None
     finally:
         summary = summarize(
             plan,
