@@ -37,6 +37,7 @@ from gpt_pretrain.errors import (
     UserFacingError,
 )
 from gpt_pretrain.help import help_text
+from gpt_pretrain.runs import SWEEP
 
 log = logging.getLogger(__name__)
 
@@ -236,7 +237,7 @@ def _options(group: str) -> list[str]:
 
 def _sweep_first(arguments: list[str]) -> list[str]:
     """-m before the settings: Hydra's parser refuses those on either side of it."""
-    flags = [word for word in arguments if word in ("-m", "--multirun")]
+    flags = [word for word in arguments if word in SWEEP]
     return flags[:1] + [word for word in arguments if word not in flags]
 
 

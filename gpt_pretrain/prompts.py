@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from gpt_pretrain.errors import InputError
+from gpt_pretrain.runs import SWEEP
 
 _TEXTS = ("prompt", "score", "decoding.stop", "decoding.banned_words")
 _QUOTED = re.compile(r"""(['"])(?:\\.|(?!\1)[^\\])*\1""", re.DOTALL)
@@ -18,7 +19,7 @@ def quoted(arguments: list[str]) -> list[str]:
     """Command-line arguments with their texts in Hydra's quotes. Its grammar refuses most punctuation and
     other alphabets, reads `1e3` as a number and drops spaces at the ends. A text in quotes already stays.
     """
-    if {"-m", "--multirun"} & set(arguments):  # where commas part the values of a sweep
+    if SWEEP & set(arguments):  # where commas part the values of a sweep
         return arguments
     return [_quoted(*argument.partition("=")) for argument in arguments]
 

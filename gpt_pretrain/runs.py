@@ -14,6 +14,7 @@ import yaml
 from gpt_pretrain.errors import ArtifactError, InputError
 
 MANIFEST = "manifest.json"
+SWEEP = {"-m", "--multirun"}  # what asks for several runs on a command line
 
 
 def verify(folder: Path, *, but: Collection[str] = ()) -> None:
@@ -78,11 +79,8 @@ def find_checkpoint(path: Path, setting: str = "checkpoint") -> Path:
 def _best_checkpoint(run: Path) -> Path | None:
     """What summary.json calls the best; None where it says nothing that can be read."""
     try:
-        return (
-            run
-            / "checkpoints"
-            / Path(json.loads((run / "summary.json").read_bytes())["best_checkpoint"]).name
-        )
+        best = Path(json.loads((run / "summary.json").read_bytes())["best_checkpoint"])
+        return run / "checkpoints" / best.name
     except (OSError, ValueError, TypeError, KeyError):
         return None
 
@@ -102,7 +100,7 @@ def resume_arguments(arguments: list[str]) -> list[str]:
     wanted = _value_of("resume", arguments)
     if wanted in (None, "", "null"):
         return arguments
-    if {"-m", "--multirun"} & set(arguments):
+    if SWEEP & set(arguments):
         raise InputError(f"resume={wanted} goes on with one run, -m starts several: leave one of them out")
     rest = [word for word in arguments if not word.lstrip("+").startswith("resume=")]
     run = _newest_run(_value_of("hydra.run.dir", arguments)) if wanted == "auto" else Path(str(wanted))

@@ -82,14 +82,14 @@ class TextPieces:
     """Bytes in, text out: whole characters only, and nothing that a stop text may begin with."""
 
     def __init__(self, stop: list[str]) -> None:
-        self.stop, self.held, self.stopped = [text.encode() for text in stop], b"", False
+        self.stop, self.held = [text.encode() for text in stop], b""  # no stop is left once one has come
         self.decoder = codecs.getincrementaldecoder("utf-8")("replace")
 
     def add(self, new: bytes) -> Iterator[str]:
         self.held += new
         cuts = [at for stop in self.stop if (at := self.held.find(stop)) >= 0]
         if cuts:
-            self.stopped, self.held, self.stop = True, self.held[: min(cuts)], []
+            self.held, self.stop = self.held[: min(cuts)], []
         yield from self._release(self._may_begin_a_stop())
 
     def end(self) -> Iterator[str]:

@@ -60,7 +60,7 @@ def test_nothing_of_a_stop_text_is_ever_shown():
         pieces, shown = TextPieces(stops), ""
         for character in text:
             shown += "".join(pieces.add(character.encode()))
-            if pieces.stopped:
+            if not pieces.stop:
                 break
         shown += "".join(pieces.end())
         assert shown == text[: min(cuts, default=len(text))] or _first_complete(text, stops) == shown
