@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from omegaconf import OmegaConf
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -22,7 +21,9 @@ from torch import Tensor
 from gpt_pretrain.config import ModelConfig
 from gpt_pretrain.errors import ArtifactError
 from gpt_pretrain.model import GPTModel
-from gpt_pretrain.runs import MANIFEST, fingerprint, verify
+from gpt_pretrain.runs.folders import MANIFEST, fingerprint, verify
+from gpt_pretrain.runs.foreign import read_json, to_yaml
+from gpt_pretrain.runs.record import SETTINGS
 from gpt_pretrain.tokenizer import TOKENIZER_FILE, Tokenizer, load_tokenizer, settings_file
 from gpt_pretrain.weights.fit import check_fit
 from gpt_pretrain.weights.huggingface import (
@@ -67,7 +68,7 @@ def write_checkpoint(
         tokenizer_files = tokenizer.files() | {TOKENIZER_FILE: settings_file(tokenizer)}
         for name, data in tokenizer_files.items():
             (partial / name).write_bytes(data)
-        (partial / "settings.yaml").write_text(OmegaConf.to_yaml(OmegaConf.create(dict(settings))))
+        (partial / SETTINGS).write_text(to_yaml(settings), encoding="utf-8")
         manifest = {file.name: fingerprint(file) for file in sorted(partial.iterdir())}
         (partial / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n")
         for file in partial.iterdir():
@@ -107,16 +108,10 @@ def read_tokenizer(folder: Path) -> Tokenizer:
     return load_tokenizer(folder)
 
 
-def read_settings(folder: Path) -> dict[str, Any]:
-    settings = OmegaConf.to_container(OmegaConf.load(folder / "settings.yaml"))
-    assert isinstance(settings, dict)
-    return settings  # type: ignore[return-value]
-
-
 def read_training(folder: Path) -> TrainingState:
     return TrainingState(
         optimizer_tensors=_load_tensors(folder / "optimizer.safetensors"),
-        progress=json.loads((folder / "trainer_state.json").read_text()),
+        progress=read_json(folder / "trainer_state.json", 64 << 20),
     )
 
 

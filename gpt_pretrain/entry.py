@@ -8,12 +8,11 @@ import functools
 import logging
 import os
 import re
-import shutil
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import hydra
 from hydra.core.config_store import ConfigStore
@@ -24,12 +23,14 @@ from hydra.errors import (
     MissingConfigException,
     OverrideParseException,
 )
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from gpt_pretrain.config import MEMBERS, explain, known_keys, nearest, sections, to_config
+from gpt_pretrain.cli.resume import RECORDED
+from gpt_pretrain.config import MEMBERS, explain, known_keys, nearest, sections, to_config, to_plain
+from gpt_pretrain.config.border import escaped
+from gpt_pretrain.config.words import SWEEP, value_of
 from gpt_pretrain.errors import (
-    ArtifactError,
     InfrastructureError,
     InputError,
     ReaderGoneError,
@@ -37,7 +38,9 @@ from gpt_pretrain.errors import (
     UserFacingError,
 )
 from gpt_pretrain.help import help_text
-from gpt_pretrain.runs import SWEEP
+from gpt_pretrain.launch.rank import rank
+from gpt_pretrain.sweep.plugin import register_sweeper
+from gpt_pretrain.terminal import RunLog
 
 log = logging.getLogger(__name__)
 
@@ -59,6 +62,7 @@ def register_schemas(config_name: str, root: type) -> None:
     for section, base in sections(root):
         for name, member in MEMBERS.get(base, {}).items():
             store.store(name, member, group=f"schema/{section}")
+    register_sweeper()
 
 
 def compose(config_name: str, root: type[C], overrides: list[str]) -> C:
@@ -76,68 +80,102 @@ def compose(config_name: str, root: type[C], overrides: list[str]) -> C:
 
 def command(
     config_name: str,
-    root: type[C],
+    root: type,
     *,
     example: str,
-    rewrite: Callable[[list[str]], list[str]] = list,
-) -> Callable[[Callable[[C, Path], float | None]], Callable[[], None]]:
+    rewrite: Callable[[list[str], Path], list[str]] = lambda arguments, conf: arguments,
+) -> Callable[[Callable[[Any, Path], float | None]], "Program"]:
     """Make `function(config, run_folder)` a program: its settings are `conf/<config_name>.yaml` typed as
     `root`.
 
-    `rewrite` sees the command line before Hydra does.
+    `rewrite` sees the command line, and the folder of settings, before Hydra does.
     """
+    return lambda function: Program(function, config_name, root, example, rewrite)
 
-    def decorate(function: Callable[[C, Path], float | None]) -> Callable[[], None]:
-        @functools.wraps(function)
-        def program() -> None:
-            if {"--help", "-h"} & set(sys.argv[1:]):
-                print(help_text(function.__doc__ or "", example, config_name, root, config_dir()))
-                return
-            os.environ["HYDRA_FULL_ERROR"] = "1"  # let errors reach us: their text is ours to write
-            failures: list[UserFacingError] = []
-            recorded: dict[Path, bytes] = {}
-            composed = False
 
-            def task(settings: DictConfig) -> float | None:
-                nonlocal composed
-                composed = True
-                run = Path(HydraConfig.get().runtime.output_dir)
-                try:
-                    with user_facing(root, debug=bool(settings.get("debug"))):
-                        return function(to_config(settings, root), run)
-                except UserFacingError as error:
-                    _remove_if_unused(run)
-                    _report(error)
-                    if error.exit_code > 128:  # a signal is for the whole sweep, not for one of its trials
-                        sys.exit(error.exit_code)
-                    failures.append(error)
-                    return None
+class Program:
+    """A command line becomes settings, a run's folder and an exit code."""
 
-            register_schemas(config_name, root)
-            start = hydra.main(version_base="1.3", config_path=str(config_dir()), config_name=config_name)
-            debug = "debug=true" in sys.argv
-            try:
-                with user_facing(root, debug=debug):
-                    sys.argv[1:] = rewrite(_sweep_first(sys.argv[1:])) + _follower_arguments()
-                    recorded = _recorded(sys.argv)
-                    try:
-                        start(task)()
-                    except (TypeError, ValueError, *_UNUSABLE_PATH) as error:
-                        if composed or debug:
-                            raise
-                        raise InputError(f"the command line cannot be used: {error}") from error
-            except UserFacingError as error:
-                _report(error)
-                failures.append(error)
-            if failures:
-                if isinstance(failures[0], InputError | ArtifactError):  # else every later resume fails on it
-                    for file, content in recorded.items():
-                        file.write_bytes(content)
-                sys.exit(failures[0].exit_code)
+    def __init__(
+        self,
+        function: Callable[[Any, Path], float | None],
+        config_name: str,
+        root: type,
+        example: str,
+        rewrite: Callable[[list[str], Path], list[str]],
+    ) -> None:
+        functools.update_wrapper(self, function)
+        self.function, self.config_name, self.root = function, config_name, root
+        self.example, self.rewrite = example, rewrite
+        self.composed = False
+        self.failures: list[UserFacingError] = []  # of a run, or of each trial of a sweep
+        self.folders: set[Path] = set()  # that stood before this program made any
 
-        return program
+    def __call__(self) -> None:
+        if {"--help", "-h"} & set(sys.argv[1:]):
+            help_ = (self.function.__doc__ or "", self.example, self.config_name, self.root, config_dir())
+            print(help_text(*help_))
+            return
+        os.environ["HYDRA_FULL_ERROR"] = "1"  # let errors reach us: their text is ours to write
+        self.composed, self.failures = False, []
+        try:
+            with user_facing(self.root, debug="debug=true" in sys.argv):
+                self._start()
+        except UserFacingError as error:
+            self._fail(error)
+        if self.failures:
+            sys.exit(self.failures[0].exit_code)
 
-    return decorate
+    def _start(self) -> None:
+        """Hand the command line to Hydra, which calls `_task` once, or once a trial."""
+        register_schemas(self.config_name, self.root)
+        sys.argv[1:] = self.rewrite(_sweep_first(sys.argv[1:]), config_dir()) + _follower_arguments()
+        self.folders = _standing_folders(sys.argv)
+        start = hydra.main(version_base="1.3", config_path=str(config_dir()), config_name=self.config_name)
+        try:
+            start(self._task)()
+        except (TypeError, ValueError, *_UNUSABLE_PATH) as error:
+            if self.composed or "debug=true" in sys.argv:
+                raise
+            raise InputError(f"the command line cannot be used: {error}") from error
+
+    def _task(self, settings: DictConfig) -> float | None:
+        self.composed = True
+        run = Path(HydraConfig.get().runtime.output_dir)
+        try:
+            with user_facing(self.root, debug=bool(settings.get("debug"))):
+                return self.function(to_config(settings, self.root), run)
+        except UserFacingError as error:
+            _remove_empty(run, self.folders)
+            self._fail(error)
+            if error.exit_code > 128:  # a signal is for the whole sweep, not for one of its trials
+                sys.exit(error.exit_code)
+            return None
+
+    def _fail(self, error: UserFacingError) -> None:
+        self.failures.append(error)
+        _report(error)
+
+
+def accept(run: Path, config: object) -> None:
+    """The run came about: write its settings for people to read, where Hydra writes them, and what was said
+    so far into its log.
+
+    Until then nothing in its folder changes, so a refusal falsifies no record.
+    """
+    if not HydraConfig.initialized() or rank():
+        return
+    folder, composed = run / ".hydra", HydraConfig.get()
+    folder.mkdir(exist_ok=True)
+    for name, content in {
+        "config.yaml": escaped(to_plain(config)),
+        "hydra.yaml": {"hydra": composed},
+        "overrides.yaml": [word for word in composed.overrides.task if not word.endswith(f"={RECORDED}")],
+    }.items():
+        (folder / name).write_text(OmegaConf.to_yaml(OmegaConf.create(content)), encoding="utf-8")
+    for handler in logging.getLogger().handlers:
+        if isinstance(handler, RunLog):
+            handler.begin()
 
 
 @contextmanager
@@ -246,37 +284,25 @@ def _follower_arguments() -> list[str]:
     one.
     """
     silent = ["hydra/job_logging=disabled", "hydra/hydra_logging=disabled"]
-    return ["hydra.run.dir=.", "hydra.output_subdir=null", *silent] if _rank() else []
+    return ["hydra.run.dir=.", "hydra.output_subdir=null", *silent] if rank() else []
 
 
-def _recorded(arguments: list[str]) -> dict[Path, bytes]:
-    """Settings of the run that a command line goes on with, before Hydra writes the new ones over them."""
-    folders = [word.partition("=")[2].strip("'") for word in arguments if word.startswith("hydra.run.dir=")]
-    files = [file for folder in folders[-1:] for file in Path(folder, ".hydra").glob("*.yaml")]
-    return {file: file.read_bytes() for file in files}
-
-
-def _rank() -> int:
-    return int(os.environ.get("RANK") or os.environ.get("LOCAL_RANK") or 0)
+def _standing_folders(arguments: list[str]) -> set[Path]:
+    """The folders on the way to the one named on the command line that stand already."""
+    named = [Path(value_of(key, arguments) or ".") for key in ("hydra.run.dir", "hydra.sweep.dir")]
+    return {
+        folder for path in named for folder in (path.absolute(), *path.absolute().parents) if folder.exists()
+    }
 
 
 def _report(error: UserFacingError) -> None:
-    if isinstance(error, ReaderGoneError) or (isinstance(error, StoppedError) and _rank()):
+    if isinstance(error, ReaderGoneError) or (isinstance(error, StoppedError) and rank()):
         return  # of the ranks, the first says it, and what to resume
     print(f"error: {error}", file=sys.stderr)
 
 
-def _remove_if_unused(run: Path) -> None:
-    """Take away the folder that Hydra made for a run that did not come about: settings and a log, nothing
-    else.
-    """
-    if HydraConfig.get().output_subdir is None or not run.is_dir():
-        return
-    for handler in logging.getLogger().handlers:
-        handler.flush()
-    if {entry.name for entry in run.iterdir()} <= {".hydra", f"{HydraConfig.get().job.name}.log"}:
-        shutil.rmtree(run / ".hydra", ignore_errors=True)
-        (run / f"{HydraConfig.get().job.name}.log").unlink(missing_ok=True)
-        while run != Path.cwd() and not any(run.iterdir()):
-            run.rmdir()
-            run = run.parent
+def _remove_empty(run: Path, standing: set[Path]) -> None:
+    """Take away the folders that Hydra made for a run that did not come about."""
+    while run not in standing and run != Path.cwd() and run.is_dir() and not any(run.iterdir()):
+        run.rmdir()
+        run = run.parent

@@ -1,6 +1,5 @@
 """What can be known or go wrong before training: text, shape, plan, where to resume. No lightning."""
 
-import json
 import logging
 import os
 from collections.abc import Iterator
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gpt_pretrain.config import ModelConfig, TrainConfig
+from gpt_pretrain.config.words import typed
 from gpt_pretrain.data.corpus import (
     Corpus,
     check_same,
@@ -20,7 +20,9 @@ from gpt_pretrain.data.corpus import (
 )
 from gpt_pretrain.errors import ArtifactError, InputError
 from gpt_pretrain.plan import Plan, make_plan
-from gpt_pretrain.runs import find_checkpoints, newest_valid
+from gpt_pretrain.runs.folders import find_checkpoints, newest_valid
+from gpt_pretrain.runs.foreign import read_json
+from gpt_pretrain.runs.record import differences, read_record
 from gpt_pretrain.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
@@ -30,6 +32,10 @@ log = logging.getLogger(__name__)
 
 # What the parameters' shapes follow from; dropout may change when a run goes on.
 SHAPE = ("vocab_size", "context_length", "emb_dim", "n_heads", "n_layers", "qkv_bias", "tie_weights")
+# What the batches already due follow from, beside the text and the tokenizer, which are compared by content.
+# The plan's share of it (stride, windows, tokens of a step) is compared as it comes out.
+DECIDE_BATCHES = {"seed", "optimizer.name", "data.special_tokens", "data.split", "data.val_fraction"}
+LARGEST_STATE = 64 << 20  # bytes of trainer_state.json
 
 
 @dataclass(kw_only=True, slots=True, frozen=True)
@@ -43,17 +49,19 @@ class Preparation:
     num_nodes: int
     start_from: "Weights | None"  # the first weights; None: random ones
     resume_from: Path | None  # checkpoint with the whole training state
+    changes: list[str]  # settings that a resumed run goes on with other values of
 
 
 def prepare(config: TrainConfig, run: Path) -> Preparation:
     """Check the settings against data and machine. Raises InputError or ArtifactError within seconds."""
-    resume_from = _resume_from(config, run)
+    resume_from, changes = _resume_from(config, run), []
     from gpt_pretrain.pretrained import check_tokenizer, fitting_model, open_pretrained  # torch takes seconds
 
     tokenizer = tokenizer_for(config.data, config.tokenizer)
     if resume_from is None:
         start_from = open_pretrained(config.weights, config.model)
     else:
+        changes = _changes(config, resume_from)
         start_from = _open_resumed(config, resume_from)
     if start_from is not None:
         check_tokenizer(start_from, config.weights, tokenizer)
@@ -75,52 +83,76 @@ def prepare(config: TrainConfig, run: Path) -> Preparation:
         num_nodes=num_nodes,
         start_from=start_from,
         resume_from=resume_from,
+        changes=changes,
     )
 
 
 def _resume_from(config: TrainConfig, run: Path) -> Path | None:
+    """The checkpoint to go on from: the one that the command line was rewritten to, or a run's newest."""
     if config.resume is None:
         if find_checkpoints(run):
             raise InputError(
-                f"{run} holds a run already: resume={run} goes on with it, or give another hydra.run.dir"
+                f"{run} holds a run already: {typed('resume', str(run))} goes on with it, "
+                "or give another hydra.run.dir"
             )
         return None
+    if Path(config.resume).parent.name == "checkpoints":
+        return Path(config.resume)
     checkpoint, passed_over = newest_valid(Path(config.resume))
     for line in passed_over:
         log.warning("passed over: %s", line)
     return checkpoint
 
 
+def _changes(config: TrainConfig, checkpoint: Path) -> list[str]:
+    """What differs from the settings that the run had so far, a line each.
+
+    Raises InputError where it decides which batches are due next.
+    """
+    changed = differences(config, read_record(checkpoint))
+    deciding = {key.removesuffix(".name"): pair for key, pair in changed.items() if key in DECIDE_BATCHES}
+    if "data.sources" in changed:  # which may have moved, but keep their shares
+        shares = [list((sources or {}).values()) for sources in changed["data.sources"]]
+        deciding["the weights of data.sources"] = (shares[0], shares[1])
+    now, then = ({key: pair[side] for key, pair in deciding.items()} for side in (0, 1))
+    _check_unchanged(checkpoint, now, then)
+    return [f"{key} was {_shown(then)}, is {_shown(now)}" for key, (now, then) in changed.items()]
+
+
+def _shown(value: Any) -> str:
+    return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+
+
 def _open_resumed(config: TrainConfig, checkpoint: Path) -> "Weights":
     """The weights of a run that goes on; where they first came from does not matter any more.
 
-    Raises InputError for settings that would make another model of it, or another optimizer.
+    Raises InputError for settings that would make another model of it.
     """
-    from gpt_pretrain.checkpoint import read_settings
     from gpt_pretrain.weights.read import open_weights
 
     weights = open_weights(checkpoint)
     given = {f"model.{key}": getattr(config.model, key) for key in SHAPE}
-    trained = {f"model.{key}": getattr(weights.config, key) for key in SHAPE}
-    given["optimizer"] = config.optimizer.name
-    with _training_state(checkpoint):
-        trained["optimizer"] = read_settings(checkpoint)["optimizer"]["name"]
-    _check_unchanged(checkpoint, given, trained)
+    given = {key: value for key, value in given.items() if value is not None}
+    _check_unchanged(checkpoint, given, {f"model.{key}": getattr(weights.config, key) for key in SHAPE})
     return weights
 
 
 def _check_goes_on(checkpoint: Path, corpus: Corpus, plan: Plan) -> None:
     """Raise InputError where the next batch would not be the one that the run's next step is due."""
     with _training_state(checkpoint):
-        progress = json.loads((checkpoint / "trainer_state.json").read_bytes())
+        progress = read_json(checkpoint / "trainer_state.json", LARGEST_STATE)
         corpus_then, plan_then = progress["GPTDataModule"]["corpus"], progress["plan"]
     check_same(corpus, corpus_then, str(checkpoint.parent.parent))
     names = {
         "batch_tokens": "tokens at once (data.batch_size, trainer.devices)",
         "accumulate": "micro-steps a step (trainer.global_batch_tokens)",
+        "stride": "data.stride",
+        "n_windows": "data.max_windows (windows an epoch)",
     }
     given = {name: getattr(plan, key) for key, name in names.items()}
-    _check_unchanged(checkpoint, given, {name: plan_then[key] for key, name in names.items()})
+    with _training_state(checkpoint):
+        then = {name: plan_then[key] for key, name in names.items()}
+    _check_unchanged(checkpoint, given, then)
 
 
 @contextmanager
@@ -135,12 +167,14 @@ def _training_state(checkpoint: Path) -> Iterator[None]:
 
 
 def _check_unchanged(checkpoint: Path, given: dict[str, Any], trained: dict[str, Any]) -> None:
+    run = checkpoint.parent.parent
     for name, value in given.items():
-        if value is not None and value != trained[name]:
+        if value != trained[name]:
             raise InputError(
-                f"resume={checkpoint.parent.parent}: {name} is {value}, but it was {trained[name]} so far\n"
+                f"{typed('resume', str(run))}: {name} is {_shown(value)}, "
+                f"but it was {_shown(trained[name])} so far\n"
                 "leave the run's settings as they are, or begin a new one from its weights: "
-                f"weights=checkpoint weights.path={checkpoint.parent.parent}"
+                f"weights=checkpoint {typed('weights.path', str(run))}"
             )
 
 

@@ -10,7 +10,7 @@ from gpt_pretrain.config import ModelConfig, ModelSettings, WeightsConfig, resol
 from gpt_pretrain.data.sources import cache_dir
 from gpt_pretrain.errors import InputError
 from gpt_pretrain.model import GPTModel
-from gpt_pretrain.runs import MANIFEST, find_checkpoint, find_checkpoints, find_runs, verify
+from gpt_pretrain.runs.folders import MANIFEST, find_checkpoint, find_checkpoints, find_runs, verify
 from gpt_pretrain.tokenizer import TOKENIZER_FILE, Tokenizer, build_tokenizer
 from gpt_pretrain.weights.fetch import fetch_gpt2
 from gpt_pretrain.weights.fit import check_fit, describe

@@ -8,8 +8,8 @@ import re
 from pathlib import Path
 from typing import Any
 
+from gpt_pretrain.config.words import SWEEP, word
 from gpt_pretrain.errors import InputError
-from gpt_pretrain.runs import SWEEP
 
 _TEXTS = ("prompt", "score", "decoding.stop", "decoding.banned_words")
 _QUOTED = re.compile(r"""(['"])(?:\\.|(?!\1)[^\\])*\1""", re.DOTALL)
@@ -28,11 +28,7 @@ def _quoted(key: str, equals: str, text: str) -> str:
     is_list = key.startswith("decoding.") and text.startswith("[")  # of texts: Hydra reads it
     if key not in _TEXTS or is_list or text in ("", "null") or _QUOTED.fullmatch(text):
         return key + equals + text
-    for _ in ("composed", "typed"):  # no interpolation: it would take place at both
-        text = re.sub(r"(\\*)\$\{", r"\1\1\\${", text)
-    text = re.sub(r"(\\*)'", r"\1\1\\'", text)
-    text = re.sub(r"(\\+)\Z", r"\1\1", text)
-    return f"{key}='{text}'"
+    return word(key, text)
 
 
 def read_prompts(path: str) -> list[str]:

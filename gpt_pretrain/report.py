@@ -3,8 +3,6 @@
 import json
 import logging
 import math
-import re
-import shlex
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -14,12 +12,13 @@ from lightning.pytorch.loggers import Logger, TensorBoardLogger
 from gpt_pretrain.callbacks.metrics import Metrics
 from gpt_pretrain.callbacks.plots import draw_loss
 from gpt_pretrain.config import TrainConfig, to_plain
+from gpt_pretrain.config.words import typed
 from gpt_pretrain.loss import perplexity
 from gpt_pretrain.metrics_csv import read_rows
 from gpt_pretrain.model import GPTModel
 from gpt_pretrain.plan import Plan
 from gpt_pretrain.preparation import Preparation
-from gpt_pretrain.runs import find_checkpoints
+from gpt_pretrain.runs.folders import find_checkpoints
 from gpt_pretrain.tokenizer import decode
 
 log = logging.getLogger(__name__)
@@ -52,6 +51,8 @@ def explain(config: TrainConfig, prepared: Preparation, run: Path, model: GPTMod
         *(f"{plan.tokens_per_step:,}", plan.eval_every, prepared.devices, prepared.accelerator),
     )
     log.info("run     %s%s", short(run), f", resumed at step {first_step}" if first_step else "")
+    for change in prepared.changes:
+        log.info("        changed: %s", change)
 
 
 def summarize(
@@ -144,11 +145,6 @@ def read_summary(run: Path, step: int) -> Summary | None:
     except (OSError, ValueError):
         return None
     return summary if isinstance(summary, dict) and summary.get("steps") == step else None
-
-
-def typed(key: str, value: str) -> str:
-    """`key=value` as a shell and then Hydra read it."""
-    return f"{key}={value}" if re.fullmatch(r"[\w./:+-]+", value) else shlex.quote(f"{key}='{value}'")
 
 
 def short(path: Path) -> str:

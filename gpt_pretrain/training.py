@@ -22,13 +22,14 @@ from gpt_pretrain.callbacks.samples import Samples
 from gpt_pretrain.callbacks.stop import Stop
 from gpt_pretrain.checkpoint import read_training
 from gpt_pretrain.config import TrainConfig, to_plain
+from gpt_pretrain.config.words import typed
 from gpt_pretrain.data.datamodule import GPTDataModule
 from gpt_pretrain.errors import DivergedError, StoppedError
 from gpt_pretrain.metrics_csv import MetricsCSV
 from gpt_pretrain.model import GPTModel
 from gpt_pretrain.module import GPTModule
 from gpt_pretrain.preparation import Preparation
-from gpt_pretrain.report import conclude, explain, read_summary, short, summarize, typed
+from gpt_pretrain.report import conclude, explain, read_summary, short, summarize
 from gpt_pretrain.weights.read import build_model
 
 log = logging.getLogger(__name__)
@@ -168,10 +169,15 @@ def _loggers(config: TrainConfig, run: Path, first_step: int) -> list[Logger]:
         loggers.append(MetricsCSV(run / "metrics.csv", first_step))
     if config.logger.tensorboard:
         purge = first_step + 1 if first_step else None  # a resumed run writes these steps anew
-        loggers.append(
-            TensorBoardLogger(run, name="", version="tensorboard", default_hp_metric=False, purge_step=purge)
-        )
+        loggers.append(_TensorBoard(run, name="", default_hp_metric=False, purge_step=purge))
     return loggers
+
+
+class _TensorBoard(TensorBoardLogger):
+    @property
+    def log_dir(self) -> str:
+        """In the run's folder as it is named: Lightning's own takes a `$HOME` in it for a variable."""
+        return str(Path(self.root_dir, "tensorboard"))
 
 
 def _quieten() -> None:

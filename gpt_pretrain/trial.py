@@ -14,6 +14,7 @@ from typing import Any
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 
+from gpt_pretrain.config.words import word
 from gpt_pretrain.errors import UserFacingError
 
 _LAUNCHER_VARIABLES = (
@@ -35,7 +36,7 @@ def is_sweep() -> bool:
 def run_alone(run: Path) -> dict[str, Any]:
     """Run this trial's settings as a program of its own in the folder `run`; returns its summary."""
     command = [sys.executable, sys.argv[0], *HydraConfig.get().overrides.task]
-    command += [f"hydra.run.dir='{run}'", "hydra.output_subdir=null", "hydra.mode=RUN"]
+    command += [word("hydra.run.dir", str(run)), "hydra.mode=RUN"]
     clean = {key: value for key, value in os.environ.items() if not key.startswith(_LAUNCHER_VARIABLES)}
     code = subprocess.run(command, env=clean).returncode
     if code:

@@ -1,5 +1,6 @@
 """What tests share: the book's story where it is at hand, small settings, and runs of the real program."""
 
+import importlib
 import os
 import subprocess
 import sys
@@ -45,3 +46,23 @@ def program(tmp_path):
         )
 
     return run
+
+
+@pytest.fixture
+def typed(tmp_path, monkeypatch, capsys):
+    """Type a command in an empty folder: exit code and what went to standard error.
+
+    A name is one of the two scripts, else a module that holds a program of its own name.
+    """
+    monkeypatch.chdir(tmp_path)
+
+    def type_(name: str, *arguments: str):
+        monkeypatch.setattr(sys, "argv", [f"{name}.py", *arguments])
+        module = "gpt_pretrain.commands" if name in ("train", "generate") else f"gpt_pretrain.{name}"
+        try:
+            getattr(importlib.import_module(module), name)()
+        except SystemExit as exit_:
+            return exit_.code, capsys.readouterr().err
+        return 0, capsys.readouterr().err
+
+    return type_

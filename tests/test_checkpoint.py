@@ -13,7 +13,12 @@ from gpt_pretrain.checkpoint import TrainingState, load_model, write_checkpoint
 from gpt_pretrain.config import ModelConfig
 from gpt_pretrain.errors import ArtifactError
 from gpt_pretrain.model import GPTModel
-from gpt_pretrain.runs import find_checkpoint, find_checkpoints, newest_valid, resume_arguments, verify
+from gpt_pretrain.runs.folders import (
+    find_checkpoint,
+    find_checkpoints,
+    newest_valid,
+    verify,
+)
 from gpt_pretrain.tokenizer import build_tokenizer
 
 SHAPE = ModelConfig(vocab_size=257, context_length=8, emb_dim=12, n_heads=3, n_layers=2)
@@ -151,17 +156,3 @@ def test_checkpoints_are_told_apart_by_their_step_however_long_the_run(tmp_path)
         (tmp_path / "checkpoints" / f"step-{step:08d}").mkdir(parents=True)
     steps = [int(folder.name.removeprefix("step-")) for folder in find_checkpoints(tmp_path)]
     assert steps == [100000000, 99999999, 2]
-
-
-def test_resume_replays_the_runs_settings_before_the_given_ones(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    run = tmp_path / "outputs" / "day" / "time"
-    assert resume_arguments(["resume=auto", "seed=1"]) == ["seed=1"]  # nothing there: a new run
-    save(run / "checkpoints" / "step-00000001", model_of(SHAPE))
-    (run / ".hydra").mkdir()
-    (run / ".hydra" / "overrides.yaml").write_text("- model=tiny\n- resume=old\n")
-    found = f"{run.relative_to(tmp_path)}"
-    expected = ["model=tiny", "seed=1", f"resume='{found}'", f"hydra.run.dir='{found}'"]
-    assert resume_arguments(["resume=auto", "seed=1"]) == expected
-    assert resume_arguments([f"resume={found}", "seed=1"]) == expected
-    assert resume_arguments([f"+resume={found}", "seed=1"]) == expected

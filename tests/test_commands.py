@@ -17,23 +17,6 @@ from gpt_pretrain.errors import InfrastructureError, InputError, StoppedError
 QUICK = ["model=tiny", "tokenizer=bytes", "trainer=cpu", "trainer.max_steps=2", "decoding.max_new_tokens=3"]
 
 
-@pytest.fixture
-def typed(tmp_path, monkeypatch, capsys):
-    """Type a command in an empty folder: exit code and what went to standard error."""
-    monkeypatch.chdir(tmp_path)
-
-    def type_(name: str, *arguments: str):
-        monkeypatch.setattr(sys, "argv", [f"{name}.py", *arguments])
-        code = 0
-        try:
-            getattr(commands, name)()
-        except SystemExit as exit_:
-            code = exit_.code
-        return code, capsys.readouterr().err
-
-    return type_
-
-
 def write(path, content: bytes):
     path.write_bytes(content)
     return path

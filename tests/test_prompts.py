@@ -20,8 +20,8 @@ from gpt_pretrain.prompts import check_writable, quoted, read_prompts
 def test_a_text_of_any_characters_reaches_hydra_as_it_is(text):
     assume(text != "null" and not (text[0] in "\"'" and text[-1] == text[0]))
     (argument,) = quoted([f"prompt={text}"])
-    composed = OmegaConf.create({"prompt": OverridesParser.create().parse_override(argument).value()}).prompt
-    assert OmegaConf.create({"prompt": composed}).prompt == text
+    read = OverridesParser.create().parse_override(argument).value()
+    assert OmegaConf.create({"prompt": read}).prompt == text
 
 
 @pytest.mark.parametrize(

@@ -68,7 +68,7 @@ def test_the_logged_validation_loss_is_the_token_weighted_mean_of_the_text(tmp_p
     config = compose("train", TrainConfig, [*QUICK, "data.batch_size=7"])
     prepared = prepare(config, tmp_path / "other")
     from gpt_pretrain.checkpoint import load_model
-    from gpt_pretrain.runs import find_checkpoint
+    from gpt_pretrain.runs.folders import find_checkpoint
 
     model, _ = load_model(find_checkpoint(tmp_path))
     tokens = torch.from_numpy(prepared.corpus.val[:].astype("int64"))

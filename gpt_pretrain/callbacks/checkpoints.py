@@ -24,7 +24,7 @@ from gpt_pretrain.config import ModelConfig
 from gpt_pretrain.module import GPTModule
 from gpt_pretrain.optim import parameter_names
 from gpt_pretrain.plan import Plan
-from gpt_pretrain.runs import find_checkpoints
+from gpt_pretrain.runs.folders import find_checkpoints
 from gpt_pretrain.tokenizer import Tokenizer
 
 

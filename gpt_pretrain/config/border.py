@@ -20,6 +20,7 @@ from gpt_pretrain.config.optimizer import (
     SGDConfig,
     WSDConfig,
 )
+from gpt_pretrain.config.words import literal
 from gpt_pretrain.errors import InputError
 
 # The members of a section whose group has classes of its own; their `name` tells them apart.
@@ -39,14 +40,20 @@ C = TypeVar("C")
 def to_config(settings: DictConfig | Mapping[str, Any], root: type[C]) -> C:
     """Settings as an instance of `root`, every value typed and in range. Raises InputError that names the
     key.
+
+    What Hydra composed is whole, its interpolations are resolved. A plain mapping is data: nothing in it is
+    resolved, and what it lacks has its default.
     """
     try:
         plain = _plain(settings)
         schema = OmegaConf.structured(root)
+        for section in {name for name, _ in sections(root)} & plain.keys():
+            if not isinstance(plain[section], Mapping):
+                raise InputError(f"{section}={plain[section]!r:.40} is no group of settings")
         for section, base in sections(root):
             if base in MEMBERS:
-                name = plain[section].get("name")
-                member = MEMBERS[base].get(name)
+                name = plain.get(section, {}).get("name")
+                member = MEMBERS[base].get(str(name))
                 if member is None:
                     raise InputError(f"{section}.name={name} is none of {', '.join(MEMBERS[base])}")
                 composed = OmegaConf.get_type(settings, section) if isinstance(settings, DictConfig) else dict
@@ -55,12 +62,15 @@ def to_config(settings: DictConfig | Mapping[str, Any], root: type[C]) -> C:
                         f"{section}.name={name} cannot be set by itself: choose {section}={name}"
                     )
                 schema[section] = OmegaConf.structured(member)
-        merged = OmegaConf.merge(schema, plain)
+            else:
+                schema[section] = OmegaConf.structured(base)
+        merged = OmegaConf.merge(schema, escaped(plain))
         config = OmegaConf.to_object(merged)
     except OmegaConfBaseException as error:
         raise InputError(explain(error, root)) from error
-    for key in _missing(OmegaConf.to_container(merged), plain):
-        raise InputError(f"{key} was taken out of the settings: give it a value instead of ~{key}")
+    if isinstance(settings, DictConfig):
+        for key in _missing(OmegaConf.to_container(merged), plain):
+            raise InputError(f"{key} was taken out of the settings: give it a value instead of ~{key}")
     assert isinstance(config, root)
     check_ranges(config, "")
     config.check()  # type: ignore[attr-defined]
@@ -99,9 +109,25 @@ def to_plain(config: object) -> dict[str, Any]:
     return dataclasses.asdict(config)  # type: ignore[call-overload]
 
 
+def as_typed(plain: Mapping[str, Any], cls: type) -> DictConfig:
+    """Plain values as a node for Hydra to compose with, typed as `cls`."""
+    typed = OmegaConf.merge(OmegaConf.structured(cls), escaped(plain))
+    assert isinstance(typed, DictConfig)
+    return typed
+
+
+def escaped(plain: Any) -> Any:
+    """Plain values in which OmegaConf finds no interpolation."""
+    if isinstance(plain, Mapping):
+        return {key: escaped(value) for key, value in plain.items()}
+    if isinstance(plain, list):
+        return [escaped(value) for value in plain]
+    return literal(plain) if isinstance(plain, str) else plain
+
+
 def _plain(settings: DictConfig | Mapping[str, Any]) -> dict[str, Any]:
     if not isinstance(settings, DictConfig):
-        settings = OmegaConf.create(dict(settings))
+        return dict(settings)
     plain = OmegaConf.to_container(settings, resolve=True, throw_on_missing=True)
     assert isinstance(plain, dict)
     return plain  # type: ignore[return-value]

@@ -1,0 +1,101 @@
+"""Going on with a run: what it remembers of itself goes below what the user typed.
+
+A run's memory is data: the settings that its newest sound checkpoint carries, read as plain values and typed
+by the program's own classes. No word of a run's folder reaches the command line; `.hydra/` is never read.
+"""
+
+import sys
+from contextlib import nullcontext
+from pathlib import Path
+
+from hydra.core.config_store import ConfigStore
+from omegaconf import OmegaConf
+
+from gpt_pretrain.config import TrainConfig, sections, to_plain
+from gpt_pretrain.config.border import as_typed
+from gpt_pretrain.config.words import SWEEP, value_of, word
+from gpt_pretrain.errors import InputError
+from gpt_pretrain.launch.rank import rank
+from gpt_pretrain.runs.folders import find_checkpoints, find_runs, is_run, newest_valid
+from gpt_pretrain.runs.foreign import check_folder
+from gpt_pretrain.runs.owner import owned
+from gpt_pretrain.runs.record import OF_THIS_MACHINE, read_record
+
+RECORDED = "recorded"  # the option of each group that a resumed run takes where the user chooses none
+
+
+def resume_arguments(arguments: list[str], conf: Path) -> list[str]:
+    """Command-line arguments with `resume=` spelled out: the run's recorded settings become options of their
+    groups, taken where the user has chosen none.
+
+    `resume=auto` means the folder given as hydra.run.dir, else the newest run with a checkpoint below
+    outputs/; where there is none, the run starts anew. Raises InputError for a folder that is no run.
+    """
+    wanted = value_of("resume", arguments)
+    if not wanted:
+        return arguments
+    if SWEEP & set(arguments):
+        raise InputError(f"resume={wanted} goes on with one run, -m starts several: leave one of them out")
+    rest = [argument for argument in arguments if not argument.lstrip("+").startswith("resume=")]
+    run = _newest_run(value_of("hydra.run.dir", arguments)) if wanted == "auto" else Path(wanted)
+    if run is None:
+        return rest
+    checkpoint = _checkpoint_of(run)
+    if checkpoint is None:
+        print(
+            f"{run} was ended before its first checkpoint: it begins anew, with the settings given here",
+            file=sys.stderr,
+        )
+        return [*rest, word("hydra.run.dir", str(run))]
+    record = read_record(checkpoint)
+    if record.data.cache_dir and not value_of("data.cache_dir", rest) and not rank():
+        print(f"data.cache_dir is not taken from {run}'s record: type it again to use it", file=sys.stderr)
+    _register(record, conf)
+    chosen = {argument.lstrip("+~").partition("=")[0] for argument in rest}
+    options = [f"{group}={RECORDED}" for group, _ in sections(TrainConfig) if group not in chosen]
+    run = checkpoint.parent.parent
+    return [*options, *rest, word("resume", str(checkpoint)), word("hydra.run.dir", str(run))]
+
+
+def _checkpoint_of(run: Path) -> Path | None:
+    """The checkpoint to go on from; None where the run was ended before its first."""
+    if rank() and run.parent.name == "checkpoints":  # as the first rank hands it on to the others
+        check_folder(run)
+        return run
+    if "${" in str(run):
+        raise InputError(
+            f"resume={run}: Hydra takes ${{ in a folder's name for a variable: rename the folder"
+        )
+    if not is_run(run):
+        raise InputError(f"resume={run} is no run: give the folder that holds checkpoints/")
+    with owned(run, "resume") if not rank() else nullcontext():
+        checkpoint, passed_over = newest_valid(run)
+    for line in passed_over if not rank() else []:
+        print(f"passed over: {line}", file=sys.stderr)
+    return checkpoint
+
+
+def _register(record: TrainConfig, conf: Path) -> None:
+    """Give Hydra the record as typed data: an option a group, and the root's own values."""
+    plain = to_plain(record)
+    defaults = to_plain(type(record.data)())
+    for section, names in OF_THIS_MACHINE.items():
+        own = conf / section / f"{record.data.source}.yaml"
+        ours = OmegaConf.to_container(OmegaConf.load(own)) if own.is_file() else {}
+        assert isinstance(ours, dict)
+        plain[section] |= {name: ours.get(name, defaults[name]) for name in names}
+    store = ConfigStore.instance()
+    for section, _ in sections(TrainConfig):
+        typed = as_typed(plain[section], type(getattr(record, section)))
+        store.store(RECORDED, typed, group=section)
+    # Beneath the option of a device or a logger, which names only what it changes.
+    root = as_typed(
+        {"seed": record.seed, "trainer": plain["trainer"], "logger": plain["logger"]}, TrainConfig
+    )
+    store.store("train", root, group="schema", package="_global_")
+
+
+def _newest_run(named: str | None) -> Path | None:
+    if named:
+        return Path(named) if is_run(Path(named)) else None
+    return next((run for run in find_runs(Path("outputs")) if find_checkpoints(run)), None)

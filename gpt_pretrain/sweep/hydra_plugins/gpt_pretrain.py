@@ -1,0 +1,5 @@
+"""Where Hydra looks for plugins: `plugin.py` puts the folder above on the path."""
+
+from gpt_pretrain.sweep.sweeper import Sweeper
+
+__all__ = ["Sweeper"]

@@ -1,0 +1,33 @@
+"""The sweeper that `-m` starts: Hydra's own, in a folder that no other sweep has."""
+
+from pathlib import Path
+from typing import Any
+
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+
+from gpt_pretrain.errors import InputError
+from gpt_pretrain.runs.owner import owned
+from gpt_pretrain.sweep.plugin import NAMESPACE
+
+RECORD = "multirun.yaml"  # as Hydra names it
+
+
+class Sweeper(BasicSweeper):
+    """Refuses a folder that holds a sweep before anything in it is changed."""
+
+    __module__ = NAMESPACE
+
+    def sweep(self, arguments: list[str]) -> Any:
+        assert self.config is not None
+        folder = Path(self.config.hydra.sweep.dir)
+        if (folder / RECORD).exists():
+            raise InputError(
+                f"{folder} holds a sweep already: give another hydra.sweep.dir, "
+                f"or go on with one of its trials, resume={folder}/0"
+            )
+        with owned(folder, "hydra.sweep.dir"):
+            try:
+                return super().sweep(arguments)
+            finally:
+                if not any(entry.is_dir() for entry in folder.iterdir()):  # every trial was refused
+                    (folder / RECORD).unlink(missing_ok=True)

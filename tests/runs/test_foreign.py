@@ -1,0 +1,95 @@
+"""Files from elsewhere are plain, bounded and parsed into plain values."""
+
+import os
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from omegaconf import OmegaConf
+
+from gpt_pretrain.config.border import as_typed, escaped
+from gpt_pretrain.errors import ArtifactError
+from gpt_pretrain.runs.foreign import check_folder, read_bytes, read_json, read_yaml, to_yaml
+
+plain = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=6,
+)
+
+
+@given(st.dictionaries(st.text(), plain, max_size=4))
+def test_settings_are_read_back_as_they_were_written(tmp_path_factory, content):
+    file = tmp_path_factory.mktemp("y") / "settings.yaml"
+    file.write_text(to_yaml(content), encoding="utf-8")
+    assert read_yaml(file) == content
+
+
+@given(st.text("""\\'"${}[]: \n~?a.:""") | st.text())
+def test_no_text_is_a_variable_to_omegaconf(text):
+    from gpt_pretrain.config import DecodingConfig
+
+    if text != "???":  # OmegaConf's word for a missing value
+        typed = OmegaConf.to_container(as_typed({"stop": [text]}, DecodingConfig), resolve=True)
+        assert typed["stop"] == [text]
+    assert escaped({"a": [1, {"b": text}]})["a"][0] == 1
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a: &x 1\nb: *x\n",
+        "!!python/object/apply:os.system [true]",
+        "a: !!python/name:os.system",
+        "[" * 100,
+        "- 1",
+        "1: a",
+        "a: [",
+        "",
+        "a: " + "b" * (5 << 20),
+    ],
+)
+def test_yaml_that_no_settings_need_is_refused(tmp_path, text):
+    (tmp_path / "s.yaml").write_text(text)
+    with pytest.raises(ArtifactError) as refused:
+        read_yaml(tmp_path / "s.yaml")
+    assert len(str(refused.value)) < 600
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, "{", "[]", '"a"', "9" * 10_000, ""])
+def test_json_that_is_no_object_is_refused(tmp_path, text):
+    (tmp_path / "s.json").write_text(text)
+    with pytest.raises(ArtifactError):
+        read_json(tmp_path / "s.json")
+
+
+def test_only_plain_files_are_read(tmp_path):
+    (tmp_path / "file").write_bytes(b"x")
+    (tmp_path / "link").symlink_to(tmp_path / "file")
+    os.mkfifo(tmp_path / "pipe")
+    assert read_bytes(tmp_path / "file") == b"x"
+    for name in ("link", "pipe", ".", "missing"):
+        with pytest.raises(ArtifactError):
+            read_bytes(tmp_path / name)
+    with pytest.raises(ArtifactError):
+        read_bytes(tmp_path / "file", at_most=0)
+
+
+@pytest.mark.parametrize("depth", ["", "a/b/"])
+@pytest.mark.parametrize("kind", ["link to a file", "link to a folder", "broken link", "pipe"])
+def test_a_folder_with_anything_but_files_and_folders_is_refused(tmp_path, depth, kind):
+    (tmp_path / "run" / "a" / "b").mkdir(parents=True)
+    (tmp_path / "file").touch()
+    check_folder(tmp_path / "run")
+    odd = tmp_path / "run" / f"{depth}odd"
+    match kind:
+        case "link to a file":
+            odd.symlink_to(tmp_path / "file")
+        case "link to a folder":
+            odd.symlink_to(tmp_path)
+        case "broken link":
+            odd.symlink_to("nowhere")
+        case _:
+            os.mkfifo(odd)
+    with pytest.raises(ArtifactError, match="is not followed"):
+        check_folder(tmp_path / "run")
