@@ -10,6 +10,12 @@ import pytest
 from gpt_pretrain.data.sources import cache_dir
 
 ROOT = Path(__file__).parent.parent
+# Runs that are compared with float32 arithmetic say trainer.precision=32-true themselves, after QUICK.
+PRECISION = os.environ.get("GPT_PRETRAIN_TEST_PRECISION", "32-true")
+QUICK = [
+    *("model=tiny", "tokenizer=bytes", "trainer=cpu", f"trainer.precision={PRECISION}"),
+    "decoding.max_new_tokens=3",
+]
 STORY = Path(os.environ.get("GPT_PRETRAIN_TEST_DATA") or cache_dir()) / "the-verdict.txt"
 
 
