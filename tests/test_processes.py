@@ -22,7 +22,6 @@ SETTINGS = [
 # Two processes cut a sum over a batch in two: in float32 that stays below what is compared, in bfloat16
 # it does not.
 COMPARED = [*SETTINGS, "trainer.precision=32-true"]
-ONE_THREAD = {"OMP_NUM_THREADS": "1"}
 
 
 def metrics(folder: Path) -> list[dict[str, str]]:
@@ -40,7 +39,7 @@ def assert_same_losses(one: Path, other: Path):
 
 @pytest.fixture
 def alone(program, tmp_path) -> Path:
-    done = program("train.py", *COMPARED, "data.batch_size=4", "hydra.run.dir=alone", env=ONE_THREAD)
+    done = program("train.py", *COMPARED, "data.batch_size=4", "hydra.run.dir=alone")
     assert done.returncode == 0, done.stderr
     return tmp_path / "alone"
 
@@ -50,7 +49,7 @@ TWO = ["data.batch_size=2", "trainer.eval_batches=3"]
 
 
 def test_two_processes_train_like_one_on_the_same_global_batch(program, tmp_path, alone):
-    done = program("train.py", *COMPARED, *TWO, "trainer.devices=2", "hydra.run.dir=two", env=ONE_THREAD)
+    done = program("train.py", *COMPARED, *TWO, "trainer.devices=2", "hydra.run.dir=two")
     assert done.returncode == 0, done.stderr
     assert_same_losses(alone, tmp_path / "two")
     assert {path.name for path in tmp_path.iterdir()} == {"alone", "two"}
@@ -59,7 +58,7 @@ def test_two_processes_train_like_one_on_the_same_global_batch(program, tmp_path
 def test_torchrun_gives_the_same_run_in_one_folder(tmp_path, alone):
     torchrun = Path(sys.executable).with_name("torchrun")
     command = [torchrun, "--nproc-per-node=2", ROOT / "train.py", *COMPARED, *TWO]
-    environment = {**os.environ, **ONE_THREAD, "PYTHONPATH": str(ROOT)}
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     (run,) = tmp_path.glob("outputs/*/*")
@@ -74,7 +73,6 @@ def test_a_sweep_over_devices_leaves_nothing_from_one_trial_to_the_next(program,
         "trainer.devices=2,1",
         "data.batch_size=2",
         "hydra.sweep.dir=sweep",
-        env=ONE_THREAD,
     )
     assert done.returncode == 0, done.stderr
     summaries = [json.loads((tmp_path / "sweep" / n / "summary.json").read_text()) for n in "01"]
