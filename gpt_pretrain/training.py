@@ -156,11 +156,14 @@ def _precision(wanted: str, accelerator: str) -> str:
     """`auto` is bf16-mixed where the hardware multiplies bfloat16 itself, else full precision."""
     if wanted != "auto":
         return wanted
+    return "bf16-mixed" if multiplies_bfloat16(accelerator) else "32-true"
+
+
+def multiplies_bfloat16(accelerator: str) -> bool:
+    """Whether the hardware has instructions for it. Elsewhere it is emulated, slower than float32."""
     if accelerator == "gpu":
-        native = torch.cuda.get_device_capability() >= (8, 0)
-    else:
-        native = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
-    return "bf16-mixed" if native else "32-true"
+        return torch.cuda.get_device_capability() >= (8, 0)
+    return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
 
 
 def _loggers(config: TrainConfig, run: Path, first_step: int) -> list[Logger]:

@@ -10,7 +10,17 @@ import pytest
 
 from gpt_pretrain.data.sources import cache_dir
 
+# Before torch is loaded, and for the programs that tests start: models so small gain nothing by threads, and
+# no sum then depends on how many cores there are. Tests with threads: OMP_NUM_THREADS=4 pytest
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 ROOT = Path(__file__).parent.parent
+# Runs that are compared with float32 arithmetic say trainer.precision=32-true themselves, after QUICK.
+PRECISION = os.environ.get("GPT_PRETRAIN_TEST_PRECISION", "32-true")
+QUICK = [
+    *("model=tiny", "tokenizer=bytes", "trainer=cpu", f"trainer.precision={PRECISION}"),
+    "decoding.max_new_tokens=3",
+]
 STORY = Path(os.environ.get("GPT_PRETRAIN_TEST_DATA") or cache_dir()) / "the-verdict.txt"
 
 

@@ -13,8 +13,11 @@ import pytest
 from gpt_pretrain import commands, entry
 from gpt_pretrain.config import TrainConfig
 from gpt_pretrain.errors import InfrastructureError, InputError, StoppedError
+from tests.conftest import QUICK
 
-QUICK = ["model=tiny", "tokenizer=bytes", "trainer=cpu", "trainer.max_steps=2", "decoding.max_new_tokens=3"]
+pytestmark = pytest.mark.trains
+
+SETTINGS = [*QUICK, "trainer.max_steps=2"]
 
 
 def write(path, content: bytes):
@@ -94,7 +97,7 @@ def test_bad_input_to_generation_is_refused(typed, tmp_path, arguments, code, sa
 
 
 def test_train_then_generate_then_resume(typed, tmp_path):
-    assert typed("train", *QUICK)[0] == 0
+    assert typed("train", *SETTINGS)[0] == 0
     (run,) = tmp_path.glob("outputs/*/*")
     assert json.loads((run / "summary.json").read_text())["steps"] == 2
     assert "validation loss" in (run / "train.log").read_text()
@@ -105,7 +108,7 @@ def test_train_then_generate_then_resume(typed, tmp_path):
 
 
 def test_a_refused_resume_leaves_the_run_its_settings(typed, tmp_path):
-    assert typed("train", *QUICK, "hydra.run.dir=mine")[0] == 0
+    assert typed("train", *SETTINGS, "hydra.run.dir=mine")[0] == 0
     settings = {file: file.read_bytes() for file in (tmp_path / "mine" / ".hydra").iterdir()}
     for refused in (["data.path=nowhere", "data=text_files"], ["tokenizer=gpt2"]):
         assert typed("train", "resume=mine", "trainer.max_steps=4", *refused)[0] == 2
@@ -114,15 +117,15 @@ def test_a_refused_resume_leaves_the_run_its_settings(typed, tmp_path):
 
 
 def test_a_folder_that_holds_a_run_is_not_overwritten(typed, tmp_path):
-    assert typed("train", *QUICK, "hydra.run.dir=mine")[0] == 0
+    assert typed("train", *SETTINGS, "hydra.run.dir=mine")[0] == 0
     summary = (tmp_path / "mine" / "summary.json").read_bytes()
-    code, error = typed("train", *QUICK, "hydra.run.dir=mine")
+    code, error = typed("train", *SETTINGS, "hydra.run.dir=mine")
     assert (code, "holds a run already" in error) == (2, True)
     assert (tmp_path / "mine" / "summary.json").read_bytes() == summary
 
 
 def test_runs_that_a_script_starts_in_the_same_second_do_not_share_a_folder(tmp_path):
-    program = f"import sys; sys.argv[1:] = {QUICK}; from gpt_pretrain.commands import train; train()"
+    program = f"import sys; sys.argv[1:] = {SETTINGS}; from gpt_pretrain.commands import train; train()"
     paths = os.pathsep.join([str(Path(entry.__file__).parent.parent), os.environ.get("PYTHONPATH", "")])
     words, environment = [sys.executable, "-c", program], {**os.environ, "PYTHONPATH": paths}
     runs = [subprocess.Popen(words, cwd=tmp_path, env=environment) for _ in range(3)]
@@ -131,8 +134,8 @@ def test_runs_that_a_script_starts_in_the_same_second_do_not_share_a_folder(tmp_
 
 
 def test_a_sweep_gives_every_trial_its_folder_and_the_result_of_a_run_alone(typed, tmp_path):
-    assert typed("train", "-m", *QUICK, "optimizer.lr=1e-4,1e-3", "hydra.sweep.dir=sweep")[0] == 0
-    assert typed("train", *QUICK, "optimizer.lr=1e-3", "hydra.run.dir=alone")[0] == 0
+    assert typed("train", "-m", *SETTINGS, "optimizer.lr=1e-4,1e-3", "hydra.sweep.dir=sweep")[0] == 0
+    assert typed("train", *SETTINGS, "optimizer.lr=1e-3", "hydra.run.dir=alone")[0] == 0
     first, second, alone = (
         json.loads((tmp_path / name / "summary.json").read_text()) for name in ("sweep/0", "sweep/1", "alone")
     )
@@ -144,18 +147,18 @@ def test_a_signal_ends_the_whole_sweep(typed, tmp_path, monkeypatch):
         raise StoppedError(15, "stopped by signal 15")
 
     monkeypatch.setattr("gpt_pretrain.training.train", stopped)
-    code, said = typed("train", "-m", *QUICK, "seed=1,2", "hydra.sweep.dir=sweep")
+    code, said = typed("train", "-m", *SETTINGS, "seed=1,2", "hydra.sweep.dir=sweep")
     assert (code, said) == (143, "error: stopped by signal 15\n")
 
 
 def test_a_sweep_may_be_asked_for_between_the_settings(typed, tmp_path):
-    code, error = typed("train", *QUICK, "-m", "seed=1,2", "hydra.sweep.dir=sweep")
+    code, error = typed("train", *SETTINGS, "-m", "seed=1,2", "hydra.sweep.dir=sweep")
     assert code == 0, error
     assert (tmp_path / "sweep" / "1" / "summary.json").is_file()
 
 
 def test_the_commands_to_run_next_name_the_run_and_what_to_change(typed, tmp_path):
-    assert typed("train", *QUICK, "hydra.run.dir='my run'")[0] == 0
+    assert typed("train", *SETTINGS, "hydra.run.dir='my run'")[0] == 0
     log = (tmp_path / "my run" / "train.log").read_text()
     _, generate_, resume = (shlex.split(line.partition(" python ")[2]) for line in log.splitlines()[-3:])
     assert generate_ == ["generate.py", "checkpoint='my run'"]
@@ -167,7 +170,7 @@ def test_the_commands_to_run_next_name_the_run_and_what_to_change(typed, tmp_pat
 
 def test_a_run_that_saved_nothing_is_not_offered_to_go_on_with(typed, tmp_path):
     diverging = ["optimizer.lr=1e308", "trainer.grad_clip=null", "trainer.max_steps=20", "hydra.run.dir=run"]
-    assert typed("train", *QUICK, *diverging)[0] == 4
+    assert typed("train", *SETTINGS, *diverging)[0] == 4
     assert "resume=" not in (tmp_path / "run" / "train.log").read_text()
 
 
@@ -219,14 +222,14 @@ def test_a_reader_that_leaves_as_head_does_is_no_error(tmp_path):
 
 
 def test_a_failing_trial_does_not_take_the_others_with_it(typed, tmp_path):
-    code, error = typed("train", "-m", *QUICK, "model.n_heads=3,2", "hydra.sweep.dir=sweep")
+    code, error = typed("train", "-m", *SETTINGS, "model.n_heads=3,2", "hydra.sweep.dir=sweep")
     assert (code, "model.n_heads=3" in error) == (2, True)
     assert not (tmp_path / "sweep" / "0").exists()
     assert (tmp_path / "sweep" / "1" / "summary.json").is_file()
 
 
 def test_damage_to_every_checkpoint_of_a_run_is_an_error_and_no_new_start(typed, tmp_path):
-    assert typed("train", *QUICK, "hydra.run.dir=mine")[0] == 0
+    assert typed("train", *SETTINGS, "hydra.run.dir=mine")[0] == 0
     for file in (tmp_path / "mine" / "checkpoints").glob("*/model.safetensors"):
         file.write_bytes(b"")
     code, error = typed("train", "resume=mine", "trainer.max_steps=4")
@@ -248,7 +251,7 @@ def test_help_explains_every_option(typed, capsys, monkeypatch):
 
 def test_a_damaged_later_checkpoint_does_not_cost_a_resumed_run_those_it_saves(typed, tmp_path):
     rhythm = ["trainer.checkpoint_every=1", "trainer.keep_best=false", "hydra.run.dir=run"]
-    assert typed("train", *QUICK, *rhythm)[0] == 0
+    assert typed("train", *SETTINGS, *rhythm)[0] == 0
     checkpoints = tmp_path / "run" / "checkpoints"
     shutil.copytree(checkpoints / "step-00000002", checkpoints / "step-00000009")
     write(checkpoints / "step-00000009" / "model.safetensors", b"damaged")

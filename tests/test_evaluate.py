@@ -94,7 +94,8 @@ def test_training_starts_from_another_programs_weights(typed, tmp_path):
 
     code, out, _ = typed(evaluate, "checkpoint=theirs", "data=text_files", "data.path=text.txt", "split=val")
     before = float(out.split()[-4])
-    settings = ["tokenizer=bytes", "trainer=cpu", "trainer.max_steps=1", "trainer.precision=32-true"]
+    settings = ["tokenizer=bytes", "trainer=cpu", "trainer.max_steps=1"]
+    settings += ["trainer.precision=32-true"]  # as evaluate computes
     settings += ["data=text_files", "data.path=text.txt", "logger=csv", "optimizer.lr=1e-9"]
     code, _, error = typed(train, "weights=checkpoint", "weights.path=theirs", "hydra.run.dir=run", *settings)
     assert code == 0, error

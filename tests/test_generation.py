@@ -21,8 +21,6 @@ from gpt_pretrain.generation import generate
 from gpt_pretrain.model import GPTModel
 from gpt_pretrain.tokenizer import build_tokenizer
 
-torch.set_num_threads(1)
-
 EMPTY_SECTIONS: dict[str, dict] = {"model": {}, "weights": {}, "decoding": {}}
 SECTIONS = {"model": ModelSettings(), "weights": WeightsConfig(name="checkpoint")}
 

@@ -7,6 +7,8 @@ from gpt_pretrain.callbacks.samples import Samples
 from gpt_pretrain.module import GPTModule
 from tests.test_training import rows, run
 
+pytestmark = pytest.mark.trains
+
 
 @pytest.mark.parametrize(
     ("gpu", "tera"),

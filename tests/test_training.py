@@ -16,16 +16,19 @@ from gpt_pretrain.config import TrainConfig
 from gpt_pretrain.entry import compose, user_facing
 from gpt_pretrain.errors import DivergedError, InputError, StoppedError, UserFacingError
 from gpt_pretrain.preparation import prepare
-from gpt_pretrain.training import train
+from gpt_pretrain.training import multiplies_bfloat16, train
+from tests.conftest import QUICK
 
-QUICK = [
-    *("model=tiny", "tokenizer=bytes", "trainer=cpu", "data.batch_size=2", "model.drop_rate=0.1"),
-    *("trainer.eval_batches=2", "decoding.max_new_tokens=3", "trainer.log_every=1"),
+pytestmark = pytest.mark.trains
+
+SETTINGS = [
+    *(*QUICK, "data.batch_size=2", "model.drop_rate=0.1"),
+    *("trainer.eval_batches=2", "trainer.log_every=1"),
 ]
 
 
 def run(folder, *overrides):
-    config = compose("train", TrainConfig, [*QUICK, *overrides])
+    config = compose("train", TrainConfig, [*SETTINGS, *overrides])
     folder.mkdir(exist_ok=True)
     return train(config, prepare(config, folder), folder)
 
@@ -64,8 +67,9 @@ def test_a_run_leaves_everything_that_it_promises(tmp_path):
 
 
 def test_the_logged_validation_loss_is_the_token_weighted_mean_of_the_text(tmp_path):
-    run(tmp_path, "trainer.max_steps=1", "trainer.eval_batches=null", "data.batch_size=7")
-    config = compose("train", TrainConfig, [*QUICK, "data.batch_size=7"])
+    settings = ["trainer.precision=32-true", "data.batch_size=7"]  # as the model below computes
+    run(tmp_path, "trainer.max_steps=1", "trainer.eval_batches=null", *settings)
+    config = compose("train", TrainConfig, [*SETTINGS, *settings])
     prepared = prepare(config, tmp_path / "other")
     from gpt_pretrain.checkpoint import load_model
     from gpt_pretrain.runs.folders import find_checkpoint
@@ -261,11 +265,45 @@ def test_ctrl_c_before_anyone_listens_is_an_interruption_not_a_failure(tmp_path,
 
 
 def test_accumulated_micro_batches_train_like_one_large_batch(tmp_path):
-    common = ["trainer.max_steps=4", "model.drop_rate=0"]
+    # A sum over a batch of bfloat16 products is rounded to eight bits, and so shows where it was cut.
+    common = ["trainer.precision=32-true", "trainer.max_steps=4", "model.drop_rate=0"]
     run(tmp_path / "large", *common, "data.batch_size=4")
     run(tmp_path / "small", *common, "data.batch_size=2", "trainer.global_batch_tokens=256")
     for step, loss in losses(tmp_path / "large").items():
         assert float(losses(tmp_path / "small")[step]) == pytest.approx(float(loss), abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("avx512_bf16", "amx", "gpu", "expected"),
+    [
+        (True, False, (7, 5), {"cpu": True, "gpu": False}),
+        (False, True, (7, 5), {"cpu": True, "gpu": False}),
+        (False, False, (8, 0), {"cpu": False, "gpu": True}),
+        (False, False, (9, 0), {"cpu": False, "gpu": True}),
+        (False, False, (7, 5), {"cpu": False, "gpu": False}),
+    ],
+)
+def test_what_multiplies_bfloat16_is_asked_of_the_hardware_that_trains(
+    monkeypatch, avx512_bf16, amx, gpu, expected
+):
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: avx512_bf16)
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: amx)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: gpu)
+    assert {accelerator: multiplies_bfloat16(accelerator) for accelerator in ("cpu", "gpu")} == expected
+
+
+def test_auto_trains_in_what_the_hardware_multiplies_itself(tmp_path, monkeypatch):
+    def trained_in(precision):
+        run(tmp_path / precision, "trainer.max_steps=2", f"trainer.precision={precision}")
+        return losses(tmp_path / precision)
+
+    has = {}
+    monkeypatch.setattr("gpt_pretrain.training.multiplies_bfloat16", lambda accelerator: has[accelerator])
+    single, half = trained_in("32-true"), trained_in("bf16-mixed")
+    assert single != half
+    for has["cpu"], expected in ((False, single), (True, half)):
+        shutil.rmtree(tmp_path / "auto", ignore_errors=True)
+        assert trained_in("auto") == expected
 
 
 def test_only_the_newest_and_the_best_checkpoints_stay(tmp_path):

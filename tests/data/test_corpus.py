@@ -13,6 +13,7 @@ from gpt_pretrain.errors import InputError
 from gpt_pretrain.preparation import prepare
 from gpt_pretrain.tokenizer import build_tokenizer
 from gpt_pretrain.training import train
+from tests.conftest import QUICK
 
 
 def documents(folder, texts):
@@ -210,11 +211,11 @@ def test_a_changed_source_is_named_with_both_fingerprints(tmp_path, load):
         assert word in str(refused.value)
 
 
+@pytest.mark.trains
 def test_a_resumed_run_whose_text_changed_is_refused_before_it_trains(tmp_path, load):
     file, run = tmp_path / "a.txt", tmp_path / "run"
     file.write_text("one text " * 200)
-    options = ["model=tiny", "tokenizer=bytes", "data=text_files", f"data.path={file}", "trainer=cpu"]
-    options += ["trainer.max_steps=1", "decoding.max_new_tokens=1", "data.batch_size=2"]
+    options = [*QUICK, "data=text_files", f"data.path={file}", "trainer.max_steps=1", "data.batch_size=2"]
     config = compose("train", TrainConfig, options)
     run.mkdir()
     train(config, prepare(config, run), run)

@@ -7,7 +7,6 @@ from gpt_pretrain.config import ModelConfig
 from gpt_pretrain.model import GPTModel
 from gpt_pretrain.weights.huggingface import to_huggingface
 
-torch.set_num_threads(1)  # threads that wait for each other cost more than these models
 END = 10  # the end of text of the random models: one that comes up now and then
 
 
