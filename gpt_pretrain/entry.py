@@ -38,6 +38,7 @@ from gpt_pretrain.errors import (
 )
 from gpt_pretrain.help import help_text
 from gpt_pretrain.runs import SWEEP
+from gpt_pretrain.terminal import outlives_reader, settle_streams, show
 
 log = logging.getLogger(__name__)
 
@@ -80,18 +81,21 @@ def command(
     *,
     example: str,
     rewrite: Callable[[list[str]], list[str]] = list,
+    outlive_reader: bool = False,
 ) -> Callable[[Callable[[C, Path], float | None]], Callable[[], None]]:
     """Make `function(config, run_folder)` a program: its settings are `conf/<config_name>.yaml` typed as
     `root`.
 
-    `rewrite` sees the command line before Hydra does.
+    `rewrite` sees the command line before Hydra does. With `outlive_reader` the work goes on when nobody
+    reads what it prints, as in `| head`.
     """
 
     def decorate(function: Callable[[C, Path], float | None]) -> Callable[[], None]:
         @functools.wraps(function)
         def program() -> None:
+            settle_streams(outlive_reader=outlive_reader)
             if {"--help", "-h"} & set(sys.argv[1:]):
-                print(help_text(function.__doc__ or "", example, config_name, root, config_dir()))
+                show(help_text(function.__doc__ or "", example, config_name, root, config_dir()))
                 return
             os.environ["HYDRA_FULL_ERROR"] = "1"  # let errors reach us: their text is ours to write
             failures: list[UserFacingError] = []
@@ -159,7 +163,7 @@ def user_facing(root: type, *, debug: bool) -> Iterator[None]:
             raise
         if isinstance(error, HydraException | OmegaConfBaseException):
             raise InputError(_explain_composition(error, root)) from error
-        if isinstance(error, BrokenPipeError):
+        if isinstance(error, BrokenPipeError) and not outlives_reader():
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else Python's exit fails on it
             raise ReaderGoneError from error
         if isinstance(error, KeyboardInterrupt):
@@ -263,7 +267,7 @@ def _rank() -> int:
 def _report(error: UserFacingError) -> None:
     if isinstance(error, ReaderGoneError) or (isinstance(error, StoppedError) and _rank()):
         return  # of the ranks, the first says it, and what to resume
-    print(f"error: {error}", file=sys.stderr)
+    show(f"error: {error}", file=sys.stderr)
 
 
 def _remove_if_unused(run: Path) -> None:
