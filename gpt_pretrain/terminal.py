@@ -119,14 +119,18 @@ class _Steady(io.FileIO):
     """A standard stream whose reader may leave, whose disk may be full, whose terminal may hang up."""
 
     def write(self, data: Any) -> int:
+        """All of it: unbuffered, there is nobody above who would write the rest."""
+        rest = memoryview(data).cast("B")
         try:
-            while (written := super().write(data)) is None:  # another program set it to non-blocking
-                select.select([], [self], [])
-            return written
+            while rest:
+                written = super().write(rest)
+                if written is None:  # another program has set the terminal to non-blocking
+                    select.select([], [self], [])
+                rest = rest[written or 0 :]
         except OSError as error:
             _lost[f"standard {'output' if self.fileno() == 1 else 'error'}"] = error
             _lead_nowhere(self.fileno())
-            return memoryview(data).nbytes
+        return memoryview(data).nbytes
 
 
 def _steady(stream: io.TextIOWrapper) -> io.TextIOWrapper:

@@ -19,7 +19,6 @@ from gpt_pretrain.config import (
 from gpt_pretrain.errors import InputError
 from gpt_pretrain.generation import generate
 from gpt_pretrain.model import GPTModel
-from gpt_pretrain.terminal import printable
 from gpt_pretrain.tokenizer import build_tokenizer
 
 torch.set_num_threads(1)
