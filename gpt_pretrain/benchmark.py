@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from gpt_pretrain.config import TrainConfig
 from gpt_pretrain.config.fields import number
 from gpt_pretrain.entry import command
+from gpt_pretrain.terminal import show
 
 if TYPE_CHECKING:
     from gpt_pretrain.preparation import Preparation
@@ -49,17 +50,17 @@ def benchmark(config: BenchmarkConfig, run: Path) -> None:
     )
     prepared = prepare(config, run)
     tokens_per_step = prepared.plan.tokens_per_step
-    print(
+    show(
         f"{torch.get_num_threads()} threads, {config.steps} steps a round, {tokens_per_step:,} tokens a step"
     )
-    print("round   bare s/step   trainer s/step   trainer/bare")
+    show("round   bare s/step   trainer s/step   trainer/bare")
     ratios = []
     for round_ in range(config.rounds + 1):
         bare, trainer = _bare_loop(config, prepared), _trainer(config, prepared)
         if round_ > 0:  # the first one warms up
             ratios.append(trainer / bare)
-            print(f"{round_:5}   {bare:11.4f}   {trainer:14.4f}   {ratios[-1]:12.3f}")
-    print(f"median trainer/bare {statistics.median(ratios):.3f}")
+            show(f"{round_:5}   {bare:11.4f}   {trainer:14.4f}   {ratios[-1]:12.3f}")
+    show(f"median trainer/bare {statistics.median(ratios):.3f}")
 
 
 def _bare_loop(config: BenchmarkConfig, prepared: "Preparation") -> float:

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from gpt_pretrain.config import AdamWConfig, BenchmarkDataConfig, DataConfig, ModelSettings, resolve_model
 from gpt_pretrain.entry import command
+from gpt_pretrain.terminal import show
 
 if TYPE_CHECKING:
     from gpt_pretrain.data.corpus import Corpus
@@ -39,14 +40,14 @@ def benchmark_data(config: BenchmarkDataConfig, run: Path) -> None:
     with tempfile.TemporaryDirectory(dir=config.folder) as folder:
         text, cache = Path(folder) / "text.txt", Path(folder) / "cache"
         n_bytes = write_text(text, config.size_mib * MIB)
-        print(f"text       {n_bytes / MIB:,.0f} MiB, {n_workers} tokenizing processes", flush=True)
+        show(f"text       {n_bytes / MIB:,.0f} MiB, {n_workers} tokenizing processes", flush=True)
         before = [tiktoken_alone(text, n_workers, pattern) for pattern in (GPT2, FASTER[GPT2])]
         ours, peak = tokenize(text, cache, n_workers)
         after = [tiktoken_alone(text, n_workers, pattern) for pattern in (GPT2, FASTER[GPT2])]
-        print(f"prepare    {ours} from start to end")
+        show(f"prepare    {ours} from start to end")
         for number, what in enumerate(("tiktoken", "the same with our pattern")):
-            print(f"           {ours.beside(before[number], after[number])} {what} alone")
-        print(f"memory     {peak / MIB:,.0f} MiB at most, all processes together", flush=True)
+            show(f"           {ours.beside(before[number], after[number])} {what} alone")
+        show(f"memory     {peak / MIB:,.0f} MiB at most, all processes together", flush=True)
         _loaders(text, cache, config)
 
 
@@ -168,10 +169,10 @@ def _loaders(text: Path, cache: Path, config: BenchmarkDataConfig) -> None:
     data = DataConfig(source="text_files", path=str(text), cache_dir=str(cache))
     corpus = load_corpus(data, build_tokenizer("gpt2"))
     trains = training_speed(config.model, data.batch_size)
-    print(f"model      trains at {trains:,.0f} tokens/s")
+    show(f"model      trains at {trains:,.0f} tokens/s")
     for batch_size, context_length in ((8, 128), (12, 1024)):
         ours, theirs = loader_speeds(corpus, data, batch_size, context_length)
-        print(
+        show(
             f"loader     {ours:,.0f} tokens/s for {batch_size} x {context_length}, nanoGPT's way "
             f"{theirs:,.0f}: {ours / theirs:.2f} times; {ours / trains:,.0f} times what the model trains at"
         )

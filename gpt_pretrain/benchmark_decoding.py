@@ -17,6 +17,7 @@ from gpt_pretrain.config import DecodingConfig, ModelSettings, resolve_model
 from gpt_pretrain.config.fields import number
 from gpt_pretrain.entry import command
 from gpt_pretrain.errors import InputError
+from gpt_pretrain.terminal import show
 
 if TYPE_CHECKING:
     import torch
@@ -70,10 +71,8 @@ def benchmark_decoding(config: BenchmarkDecodingConfig, run: Path) -> None:
     theirs = {"float32": reference, "bfloat16": copy.deepcopy(reference).bfloat16()}
     ours = {dtype: for_generation(copy.deepcopy(model), dtype) for dtype in BYTES}
     bandwidth = measured_bandwidth()
-    print(f"memory {bandwidth / 1e9:.1f} GB/s, {torch.get_num_threads()} threads")
-    print(
-        "batch  new  ours      tokens/s   transformers  tokens/s   ratio  wanted  share of memory bandwidth"
-    )
+    show(f"memory {bandwidth / 1e9:.1f} GB/s, {torch.get_num_threads()} threads")
+    show("batch  new  ours      tokens/s   transformers  tokens/s   ratio  wanted  share of memory bandwidth")
     for batch, dtype, their_dtype, wanted in COMPARISONS:
         prompts = torch.randint(1, model.config.vocab_size - 1, (batch, 16))
         # Without bfloat16 instructions transformers would take minutes a turn.
@@ -86,7 +85,7 @@ def benchmark_decoding(config: BenchmarkDecodingConfig, run: Path) -> None:
         share = f"{read * speed / batch / bandwidth:.0%}"
         mine = f"{batch:5d}  {n_new:3d}  {dtype:8s}  {speed:8.1f}"
         other = f"{their_dtype:12s}  {their_speed:8.1f}"
-        print(f"{mine}   {other}  {ratio:6.2f}  {wanted:6.1f}  {share}", flush=True)
+        show(f"{mine}   {other}  {ratio:6.2f}  {wanted:6.1f}  {share}", flush=True)
 
 
 def print_perplexities(checkpoint: Path) -> None:
@@ -103,7 +102,7 @@ def print_perplexities(checkpoint: Path) -> None:
         model, tokenizer = load_model(checkpoint)
         token_ids = encode(tokenizer, "\n".join(topics.values()))[-6000:]
         logprobs = token_logprobs(for_generation(model, dtype), token_ids)
-        print(f"perplexity {dtype:8s} {perplexity(-math.fsum(logprobs) / len(logprobs)):.4f}")
+        show(f"perplexity {dtype:8s} {perplexity(-math.fsum(logprobs) / len(logprobs)):.4f}")
 
 
 def alternate(a: Run, b: Run, rounds: int) -> tuple[list[float], list[float]]:

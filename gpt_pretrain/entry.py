@@ -40,7 +40,7 @@ from gpt_pretrain.errors import (
 from gpt_pretrain.help import help_text
 from gpt_pretrain.launch.rank import rank
 from gpt_pretrain.sweep.plugin import register_sweeper
-from gpt_pretrain.terminal import RunLog
+from gpt_pretrain.terminal import LogFile, outlives_reader, settle_streams, show
 
 log = logging.getLogger(__name__)
 
@@ -84,13 +84,15 @@ def command(
     *,
     example: str,
     rewrite: Callable[[list[str], Path], list[str]] = lambda arguments, conf: arguments,
+    outlive_reader: bool = False,
 ) -> Callable[[Callable[[Any, Path], float | None]], "Program"]:
     """Make `function(config, run_folder)` a program: its settings are `conf/<config_name>.yaml` typed as
     `root`.
 
-    `rewrite` sees the command line, and the folder of settings, before Hydra does.
+    `rewrite` sees the command line, and the folder of settings, before Hydra does. With `outlive_reader` the
+    work goes on when nobody reads what it prints, as in `| head`.
     """
-    return lambda function: Program(function, config_name, root, example, rewrite)
+    return lambda function: Program(function, config_name, root, example, rewrite, outlive_reader)
 
 
 class Program:
@@ -103,18 +105,20 @@ class Program:
         root: type,
         example: str,
         rewrite: Callable[[list[str], Path], list[str]],
+        outlive_reader: bool,
     ) -> None:
         functools.update_wrapper(self, function)
         self.function, self.config_name, self.root = function, config_name, root
-        self.example, self.rewrite = example, rewrite
+        self.example, self.rewrite, self.outlive_reader = example, rewrite, outlive_reader
         self.composed = False
         self.failures: list[UserFacingError] = []  # of a run, or of each trial of a sweep
         self.folders: set[Path] = set()  # that stood before this program made any
 
     def __call__(self) -> None:
+        settle_streams(outlive_reader=self.outlive_reader)
         if {"--help", "-h"} & set(sys.argv[1:]):
             help_ = (self.function.__doc__ or "", self.example, self.config_name, self.root, config_dir())
-            print(help_text(*help_))
+            show(help_text(*help_))
             return
         os.environ["HYDRA_FULL_ERROR"] = "1"  # let errors reach us: their text is ours to write
         self.composed, self.failures = False, []
@@ -174,7 +178,7 @@ def accept(run: Path, config: object) -> None:
     }.items():
         (folder / name).write_text(OmegaConf.to_yaml(OmegaConf.create(content)), encoding="utf-8")
     for handler in logging.getLogger().handlers:
-        if isinstance(handler, RunLog):
+        if isinstance(handler, LogFile):
             handler.begin()
 
 
@@ -197,7 +201,7 @@ def user_facing(root: type, *, debug: bool) -> Iterator[None]:
             raise
         if isinstance(error, HydraException | OmegaConfBaseException):
             raise InputError(_explain_composition(error, root)) from error
-        if isinstance(error, BrokenPipeError):
+        if isinstance(error, BrokenPipeError) and not outlives_reader():
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else Python's exit fails on it
             raise ReaderGoneError from error
         if isinstance(error, KeyboardInterrupt):
@@ -298,7 +302,7 @@ def _standing_folders(arguments: list[str]) -> set[Path]:
 def _report(error: UserFacingError) -> None:
     if isinstance(error, ReaderGoneError) or (isinstance(error, StoppedError) and rank()):
         return  # of the ranks, the first says it, and what to resume
-    print(f"error: {error}", file=sys.stderr)
+    show(f"error: {error}", file=sys.stderr)
 
 
 def _remove_empty(run: Path, standing: set[Path]) -> None:

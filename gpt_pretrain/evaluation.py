@@ -15,6 +15,7 @@ from gpt_pretrain.data.windows import count_windows, evaluation_batch
 from gpt_pretrain.loss import IGNORED, perplexity, summed_token_loss
 from gpt_pretrain.model import GPTModel
 from gpt_pretrain.pretrained import load_pretrained, pick_device
+from gpt_pretrain.terminal import show
 from gpt_pretrain.tokenizer import Tokenizer, byte_lengths
 
 
@@ -36,12 +37,12 @@ def evaluate(config: EvaluateConfig) -> None:
     corpus = load_corpus(config.data, tokenizer)
     check_windows(corpus, config.data, context_length)
     model.to(pick_device(config.device))
-    print(f"{source}: {model.n_params():,} parameters, windows of {context_length} tokens", file=sys.stderr)
-    print(f"{'':6}{'loss':>10}{'perplexity':>13}{'bits/byte':>12}{'tokens':>13}")
+    show(f"{source}: {model.n_params():,} parameters, windows of {context_length} tokens", file=sys.stderr)
+    show(f"{'':6}{'loss':>10}{'perplexity':>13}{'bits/byte':>12}{'tokens':>13}")
     for split, tokens in (("train", corpus.train), ("val", corpus.val)):
         if config.split in ("both", split):
             score = measure(model, tokenizer, tokens, config.data.batch_size)
-            print(
+            show(
                 f"{split:6}{score.loss:10.5f}{perplexity(score.loss):13.7g}"
                 f"{score.bits_per_byte:12.5f}{score.n_tokens:13,}",
                 flush=True,

@@ -4,6 +4,7 @@ from pathlib import Path
 
 from gpt_pretrain.config import ExportConfig
 from gpt_pretrain.entry import command
+from gpt_pretrain.terminal import show
 
 
 @command(
@@ -20,9 +21,9 @@ def export(config: ExportConfig, run: Path) -> None:
     out = Path(config.out or "")
     shard_bytes = None if config.max_shard_mb is None else config.max_shard_mb * 10**6
     write_weights(out, config.format, model.state_dict(), model.config, tokenizer, shard_bytes)
-    print(f"from {source}: {model.n_params():,} parameters")
+    show(f"from {source}: {model.n_params():,} parameters")
     for file in sorted(out.iterdir()):
-        print(f"{file.stat().st_size:15,} {file}")
+        show(f"{file.stat().st_size:15,} {file}")
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ from gpt_pretrain.interactive import converse, typed_lines
 from gpt_pretrain.model import GPTModel
 from gpt_pretrain.pretrained import load_pretrained, pick_device
 from gpt_pretrain.prompts import check_writable, json_line, read_prompts
+from gpt_pretrain.terminal import show
 from gpt_pretrain.tokenizer import Tokenizer
 
 
@@ -29,10 +30,9 @@ def generate(config: GenerateConfig) -> None:
         check_writable("plot", config.plot, ".png")
     device = pick_device(config.device)
     model, tokenizer = _load(config, device)
-    sys.stdout.reconfigure(errors="replace")  # type: ignore[union-attr]  # a terminal may know fewer characters
     try:
         if config.score is not None:
-            print(score_text(model, tokenizer, config.score))
+            show(score_text(model, tokenizer, config.score))
         elif config.next_tokens or config.plot:
             _inspect(model, tokenizer, config)
         elif config.interactive:
@@ -59,7 +59,7 @@ def _load(config: GenerateConfig, device: torch.device) -> tuple[GPTModel, Token
 
 def _inspect(model: GPTModel, tokenizer: Tokenizer, config: GenerateConfig) -> None:
     if config.next_tokens:
-        print(next_token_table(model, tokenizer, config.prompt, config.next_tokens))
+        show(next_token_table(model, tokenizer, config.prompt, config.next_tokens))
     if config.plot:
         plot_temperatures(model, tokenizer, config.prompt, config.next_tokens or 10, Path(config.plot))
         _note(f"wrote {config.plot}")
@@ -73,14 +73,14 @@ def _print_texts(model: GPTModel, tokenizer: Tokenizer, prompts: list[str], conf
         for decoding in _samples(config):
             if many:
                 _note(f"--- decoding.seed={decoding.seed}")
-            print(prompts[0] if config.echo else "", end="", flush=True)
+            show(prompts[0] if config.echo else "", end="", flush=True)
             for piece in stream_text(model, tokenizer, prompts[0], decoding):
-                print(piece, end="", flush=True)
-            print(flush=True)
+                show(piece, end="", flush=True)
+            show(flush=True)
         return
     for number, (prompt, row) in enumerate(_rows(model, tokenizer, prompts, config), 1):
         _note(f"--- {number}")
-        print((prompt if config.echo else "") + written(tokenizer, row, config.decoding), flush=True)
+        show((prompt if config.echo else "") + written(tokenizer, row, config.decoding), flush=True)
 
 
 def _write_rows(
@@ -132,4 +132,4 @@ def _note_window(model: GPTModel, tokenizer: Tokenizer, prompt: str, decoding: D
 
 def _note(text: str) -> None:
     """Beside the text, not in it."""
-    print(text, file=sys.stderr)
+    show(text, file=sys.stderr)

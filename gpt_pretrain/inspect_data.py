@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from gpt_pretrain.config import InspectConfig
 from gpt_pretrain.entry import command
+from gpt_pretrain.terminal import show
 
 if TYPE_CHECKING:
     import numpy as np
@@ -38,7 +39,7 @@ def inspect_data(config: InspectConfig, run: Path) -> None:
         _windows(corpus, config, context_length, tokenizer),
     ):
         for line in lines:
-            print(line)
+            show(line)
 
 
 def _sources(corpus: "Corpus", tokenizer: "Tokenizer") -> Iterator[str]:

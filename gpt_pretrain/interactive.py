@@ -12,6 +12,7 @@ from omegaconf.errors import OmegaConfBaseException
 from gpt_pretrain.config import DecodingConfig, nearest
 from gpt_pretrain.config.fields import check_ranges
 from gpt_pretrain.errors import InputError
+from gpt_pretrain.terminal import show
 
 HELP = """\
 text                the model continues it; what was written before stays its context
@@ -34,21 +35,21 @@ def converse(stream: Stream, config: DecodingConfig, lines: Iterator[str]) -> No
                 return
             if line.strip() == "/reset":
                 settings, context = config, ""
-                print("the text and the settings are as at the beginning")
+                show("the text and the settings are as at the beginning")
                 continue
             try:
                 settings = _obeyed(line, settings)
             except InputError as error:
-                print(f"error: {error}")
+                show(f"error: {error}")
             continue
         prompt = context + ("\n" if context and line else "") + line
         if not prompt:
-            print("there is no text yet: type some, or /help")
+            show("there is no text yet: type some, or /help")
             continue
         try:
             context = prompt + _written(stream(prompt, settings))
         except InputError as error:  # a character that its tokenizer lacks, say
-            print(f"error: {error}")
+            show(f"error: {error}")
             continue
         settings = dataclasses.replace(settings, seed=settings.seed + 1)
 
@@ -60,16 +61,16 @@ def typed_lines() -> Iterator[str]:
     if on_terminal:
         with contextlib.suppress(ImportError):  # Windows has none
             import readline  # noqa: F401 - input() uses it once it is imported
-        print("type a text to continue, or /help", file=sys.stderr)
+        show("type a text to continue, or /help", file=sys.stderr)
     while True:
         try:
             yield input("> " if on_terminal else "")
         except EOFError:
             if on_terminal:
-                print(file=sys.stderr)  # the shell begins a line of its own
+                show(file=sys.stderr)  # the shell begins a line of its own
             return
         except KeyboardInterrupt:
-            print("\n(Ctrl-D or /quit ends)", file=sys.stderr)
+            show("\n(Ctrl-D or /quit ends)", file=sys.stderr)
 
 
 def _written(pieces: Iterator[str]) -> str:
@@ -78,10 +79,10 @@ def _written(pieces: Iterator[str]) -> str:
     try:
         for piece in pieces:
             text += piece
-            print(piece, end="", flush=True)
+            show(piece, end="", flush=True)
     except KeyboardInterrupt:
         pass
-    print(flush=True)
+    show(flush=True)
     return text
 
 
@@ -90,19 +91,19 @@ def _obeyed(line: str, settings: DecodingConfig) -> DecodingConfig:
     name, _, value = line[1:].strip().partition(" ")
     names = [entry.name for entry in dataclasses.fields(settings)]
     if name == "help":
-        print(HELP.format(names=" ".join(names)))
+        show(HELP.format(names=" ".join(names)))
         return settings
     if name == "settings":
-        print("  ".join(_shown(settings, key) for key in names))
+        show("  ".join(_shown(settings, key) for key in names))
         return settings
     if name not in names:
         commands = [*names, "settings", "reset", "help", "quit"]
         raise InputError(f"/{name}: no such command{nearest(name, commands)}; /help lists them")
     if not value.strip():
-        print(_shown(settings, name))
+        show(_shown(settings, name))
         return settings
     changed = _with(settings, name, value.strip())
-    print(_shown(changed, name))
+    show(_shown(changed, name))
     return changed
 
 

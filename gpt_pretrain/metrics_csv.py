@@ -8,6 +8,8 @@ from typing import Any
 from lightning.pytorch.loggers.logger import Logger
 from lightning.pytorch.utilities import rank_zero_only
 
+from gpt_pretrain.watching import watching
+
 
 class MetricsCSV(Logger):
     """Appends a row a step. A resumed run keeps the rows up to `first_step`; Lightning's own logger deletes
@@ -17,8 +19,12 @@ class MetricsCSV(Logger):
     def __init__(self, file: Path, first_step: int = 0) -> None:
         super().__init__()
         self.file = file
-        self.rows = [row for row in read_rows(file) if row["step"] <= first_step] if first_step else []
+        self.rows: list[dict[str, float]] = []
         self.columns: list[str] = ["step"]
+        self._whole = False  # the file holds every row but the newest, in these columns
+        if first_step:
+            with watching("metrics.csv"):
+                self.rows = [row for row in read_rows(file) if row["step"] <= first_step]
 
     @property
     def name(self) -> str:
@@ -33,17 +39,21 @@ class MetricsCSV(Logger):
         row = {"step": float(step or 0), **metrics}
         self.rows.append(row)
         new = [key for entry in self.rows for key in entry if key not in self.columns]
-        if new or not self.file.exists():
-            self.columns += dict.fromkeys(new)
-            self._write(self.rows, "w")
-        else:
-            self._write([row], "a")
+        self.columns += dict.fromkeys(new)
+        whole, self._whole = self._whole and not new and self.file.exists(), False
+        if whole:
+            self._write(self.file, [row], "a")
+        else:  # beside it first: a full disk takes no row that was written
+            partial = self.file.with_name(f".{self.file.name}.partial")
+            self._write(partial, self.rows, "w")
+            partial.replace(self.file)
+        self._whole = True
 
     def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:
         """The settings stand in .hydra/ and in every checkpoint."""
 
-    def _write(self, rows: list[dict[str, float]], mode: str) -> None:
-        with self.file.open(mode, newline="") as stream:
+    def _write(self, file: Path, rows: list[dict[str, float]], mode: str) -> None:
+        with file.open(mode, newline="") as stream:
             writer = csv.DictWriter(stream, self.columns)
             if mode == "w":
                 writer.writeheader()
@@ -52,11 +62,21 @@ class MetricsCSV(Logger):
 
 
 def read_rows(file: Path) -> list[dict[str, float]]:
-    """The rows of a metrics.csv, each with the values that it has."""
+    """The rows of a metrics.csv, each with the values that it has. Passes over a row that a full disk or a
+    killed process has cut, and what is no row.
+    """
     if not file.is_file():
         return []
-    with file.open(newline="") as stream:
-        return [{key: float(text) for key, text in row.items() if text} for row in csv.DictReader(stream)]
+    with file.open(newline="", encoding="utf-8", errors="replace") as stream:
+        rows = [_values(row) for row in csv.DictReader(line.replace("\0", "") for line in stream)]
+    return [row for row in rows if "step" in row]
+
+
+def _values(row: dict[str, str]) -> dict[str, float]:
+    try:
+        return {key: float(text) for key, text in row.items() if text}
+    except (TypeError, ValueError):
+        return {}
 
 
 def _number(value: float) -> str:

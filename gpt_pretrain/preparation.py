@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gpt_pretrain.config import ModelConfig, TrainConfig
+from gpt_pretrain.config import DecodingConfig, ModelConfig, TrainConfig
 from gpt_pretrain.config.words import typed
 from gpt_pretrain.data.corpus import (
     Corpus,
@@ -24,6 +24,7 @@ from gpt_pretrain.runs.folders import find_checkpoints, newest_valid
 from gpt_pretrain.runs.foreign import read_json
 from gpt_pretrain.runs.record import differences, read_record
 from gpt_pretrain.tokenizer import Tokenizer
+from gpt_pretrain.watching import forget
 
 if TYPE_CHECKING:
     from gpt_pretrain.weights.read import Weights
@@ -50,12 +51,16 @@ class Preparation:
     start_from: "Weights | None"  # the first weights; None: random ones
     resume_from: Path | None  # checkpoint with the whole training state
     changes: list[str]  # settings that a resumed run goes on with other values of
+    sample_prompt: str  # as the tokenizer can read it, and
+    sample_decoding: DecodingConfig
 
 
 def prepare(config: TrainConfig, run: Path) -> Preparation:
     """Check the settings against data and machine. Raises InputError or ArtifactError within seconds."""
+    forget()
     resume_from, changes = _resume_from(config, run), []
-    from gpt_pretrain.pretrained import check_tokenizer, fitting_model, open_pretrained  # torch takes seconds
+    from gpt_pretrain.first_sample import decoding_for, prompt_for  # torch takes seconds
+    from gpt_pretrain.pretrained import check_tokenizer, fitting_model, open_pretrained
 
     tokenizer = tokenizer_for(config.data, config.tokenizer)
     if resume_from is None:
@@ -84,6 +89,8 @@ def prepare(config: TrainConfig, run: Path) -> Preparation:
         start_from=start_from,
         resume_from=resume_from,
         changes=changes,
+        sample_prompt=prompt_for(tokenizer, config.trainer.sample_prompt, corpus.val),
+        sample_decoding=decoding_for(tokenizer, config.decoding),
     )
 
 

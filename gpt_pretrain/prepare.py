@@ -5,6 +5,7 @@ from pathlib import Path
 
 from gpt_pretrain.config import PrepareConfig
 from gpt_pretrain.entry import command
+from gpt_pretrain.terminal import show
 
 
 @command(
@@ -22,14 +23,14 @@ def prepare(config: PrepareConfig, run: Path) -> None:
     for part in corpus.parts:
         n_tokens = len(part.train) + len(part.val)
         if part.folder is None:
-            print(f"{part.name}: {n_tokens:,} tokens, read in place")
+            show(f"{part.name}: {n_tokens:,} tokens, read in place")
             continue
         what = "tokenized" if part.built else "was tokenized already, checksums hold"
-        print(f"{part.name}: {what}: {part.n_characters:,} characters, {n_tokens:,} tokens")
-        print(f"  in {part.folder}")
+        show(f"{part.name}: {what}: {part.n_characters:,} characters, {n_tokens:,} tokens")
+        show(f"  in {part.folder}")
     n_bytes = sum(part.n_bytes for part in corpus.parts if part.built)
     rate = f", {n_bytes / 1e6 / seconds:.1f} MB/s" if n_bytes else ""
-    print(f"{len(corpus.train):,} training and {len(corpus.val):,} validation tokens, {seconds:.1f} s{rate}")
+    show(f"{len(corpus.train):,} training and {len(corpus.val):,} validation tokens, {seconds:.1f} s{rate}")
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ from gpt_pretrain.data.sources import cache_dir
 from gpt_pretrain.errors import InputError
 from gpt_pretrain.model import GPTModel
 from gpt_pretrain.runs.folders import MANIFEST, find_checkpoint, find_checkpoints, find_runs, verify
+from gpt_pretrain.terminal import show
 from gpt_pretrain.tokenizer import TOKENIZER_FILE, Tokenizer, build_tokenizer
 from gpt_pretrain.weights.fetch import fetch_gpt2
 from gpt_pretrain.weights.fit import check_fit, describe
@@ -55,7 +56,7 @@ def fitting_model(weights: Weights | None, model: ModelSettings, tokenizer_vocab
     if read is not None:
         check_fit(read, config)
         for line in describe(read, config):
-            print(line, file=sys.stderr)
+            show(line, file=sys.stderr)
     return config
 
 

@@ -4,15 +4,16 @@ import json
 import logging
 import math
 from collections.abc import Iterable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
-from lightning.pytorch.loggers import Logger, TensorBoardLogger
+from lightning.pytorch.loggers import Logger
 
 from gpt_pretrain.callbacks.metrics import Metrics
-from gpt_pretrain.callbacks.plots import draw_loss
 from gpt_pretrain.config import TrainConfig, to_plain
 from gpt_pretrain.config.words import typed
+from gpt_pretrain.loggers import TensorBoard
 from gpt_pretrain.loss import perplexity
 from gpt_pretrain.metrics_csv import read_rows
 from gpt_pretrain.model import GPTModel
@@ -20,6 +21,7 @@ from gpt_pretrain.plan import Plan
 from gpt_pretrain.preparation import Preparation
 from gpt_pretrain.runs.folders import find_checkpoints
 from gpt_pretrain.tokenizer import decode
+from gpt_pretrain.watching import watching
 
 log = logging.getLogger(__name__)
 
@@ -90,17 +92,40 @@ def conclude(
     config: TrainConfig, plan: Plan, run: Path, loggers: Iterable[Logger], summary: Summary, sample: str
 ) -> None:
     """Write summary, plot and hyper-parameters; say on one screen how it went and what to run next."""
-    (run / "summary.json").write_text(json.dumps(summary, indent=2) + "\n")
-    rows = read_rows(run / "metrics.csv")
-    if rows:
-        title = f"{config.data.source}, {summary['n_params']:,} parameters"
-        draw_loss(rows, run / "loss.png", tokens_per_step=plan.tokens_per_step, title=title)
+    # What ended the run is what its user must hear of, not that the disk had no room for this either.
+    with nullcontext() if summary["exit_reason"] == "finished" else watching("summary.json"):
+        (run / "summary.json").write_text(json.dumps(summary, indent=2) + "\n")
+    rows: list[dict[str, float]] = []
+    with watching("metrics.csv"):
+        rows = read_rows(run / "metrics.csv")
+    with watching("loss.png"):
+        _draw(config, plan, run, rows, summary)
     for logger in loggers:
-        if isinstance(logger, TensorBoardLogger):
+        if isinstance(logger, TensorBoard):
             final = {f"hparam/{key}": _or_nan(summary[key]) for key in ("val_loss", "best_val_loss")}
             settings = {key: value for key, value in _flat(to_plain(config)).items() if value is not None}
             logger.log_hyperparams(settings, final)
             logger.finalize("success")
+    with watching("the run's conclusion"):
+        _say(config, plan, run, rows, summary, sample)
+
+
+def _draw(config: TrainConfig, plan: Plan, run: Path, rows: list[dict[str, float]], summary: Summary) -> None:
+    from gpt_pretrain.callbacks.plots import draw_loss  # a broken matplotlib fails here, where it is watched
+
+    if rows:
+        title = f"{config.data.source}, {summary['n_params']:,} parameters"
+        draw_loss(rows, run / "loss.png", tokens_per_step=plan.tokens_per_step, title=title)
+
+
+def _say(
+    config: TrainConfig,
+    plan: Plan,
+    run: Path,
+    rows: list[dict[str, float]],
+    summary: Summary,
+    sample: str,
+) -> None:
     log.info("")
     log.info(
         "%s after %d steps and %s tokens in %.0f s, %s tokens/s",

@@ -11,7 +11,6 @@ from typing import Any
 
 import lightning as L
 import torch
-from lightning.pytorch.loggers import Logger, TensorBoardLogger
 from lightning.pytorch.strategies import DDPStrategy
 
 from gpt_pretrain.callbacks.checkpoints import Checkpoints, DirectoryCheckpointIO
@@ -25,11 +24,12 @@ from gpt_pretrain.config import TrainConfig, to_plain
 from gpt_pretrain.config.words import typed
 from gpt_pretrain.data.datamodule import GPTDataModule
 from gpt_pretrain.errors import DivergedError, StoppedError
-from gpt_pretrain.metrics_csv import MetricsCSV
+from gpt_pretrain.loggers import build_loggers
 from gpt_pretrain.model import GPTModel
 from gpt_pretrain.module import GPTModule
 from gpt_pretrain.preparation import Preparation
 from gpt_pretrain.report import conclude, explain, read_summary, short, summarize
+from gpt_pretrain.watching import watching, watching_threads
 from gpt_pretrain.weights.read import build_model
 
 log = logging.getLogger(__name__)
@@ -76,7 +76,7 @@ def train(config: TrainConfig, prepared: Preparation, run: Path) -> dict[str, An
             block.compile()  # in place: parameter names stay as they are
     stop = Stop(plan)
     metrics = Metrics(plan, config.trainer.log_every)
-    samples = Samples(run, plan, prepared.tokenizer, config.trainer.sample_prompt, config.decoding)
+    samples = Samples(run, plan, prepared.tokenizer, prepared.sample_prompt, prepared.sample_decoding)
     checkpoints = Checkpoints(
         run,
         plan,
@@ -96,7 +96,7 @@ def train(config: TrainConfig, prepared: Preparation, run: Path) -> dict[str, An
         val_check_interval=plan.eval_every * plan.accumulate,  # Lightning counts micro-steps here
         num_sanity_val_steps=0 if prepared.resume_from else -1,  # the validation loss before the first step
         use_distributed_sampler=False,  # batches know their rank
-        logger=_loggers(config, run, first_step),
+        logger=build_loggers(config.logger, run, first_step),
         callbacks=[stop, metrics, samples, ProgressBar(plan), checkpoints],
         plugins=[DirectoryCheckpointIO(prepared.model, prepared.tokenizer, settings)],
         enable_checkpointing=False,  # ours
@@ -104,10 +104,14 @@ def train(config: TrainConfig, prepared: Preparation, run: Path) -> dict[str, An
         enable_model_summary=False,
         default_root_dir=run,
     )
-    explain(config, prepared, run, module.model, first_step)
+    with watching("the run's plan"):
+        explain(config, prepared, run, module.model, first_step)
+    with watching("loss.png"):  # drawn at the end, tried now
+        import gpt_pretrain.callbacks.plots  # noqa: F401
     exit_reason = "failed"
     try:
-        trainer.fit(module, data, ckpt_path=prepared.resume_from)
+        with watching_threads():
+            trainer.fit(module, data, ckpt_path=prepared.resume_from)
         # A signal that came after the last step has found nothing to stop.
         exit_reason = f"signal {stop.signal_number}" if is_interrupted(trainer) else "finished"
     except DivergedError:
@@ -116,7 +120,7 @@ def train(config: TrainConfig, prepared: Preparation, run: Path) -> dict[str, An
     except StoppedError as error:
         exit_reason = f"signal {error.exit_code - 128}"
         raise
-    except SystemExit as error:  # Lightning's answer to a Ctrl-C before anyone listens, rich's to `| head`
+    except SystemExit as error:  # Lightning's answer to a Ctrl-C before anyone listens
         cause = error.__context__
         if isinstance(cause, KeyboardInterrupt):
             exit_reason = f"signal {int(signal.SIGINT)}"
@@ -164,23 +168,6 @@ def multiplies_bfloat16(accelerator: str) -> bool:
     if accelerator == "gpu":
         return torch.cuda.get_device_capability() >= (8, 0)
     return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
-
-
-def _loggers(config: TrainConfig, run: Path, first_step: int) -> list[Logger]:
-    loggers: list[Logger] = []
-    if config.logger.csv:
-        loggers.append(MetricsCSV(run / "metrics.csv", first_step))
-    if config.logger.tensorboard:
-        purge = first_step + 1 if first_step else None  # a resumed run writes these steps anew
-        loggers.append(_TensorBoard(run, name="", default_hp_metric=False, purge_step=purge))
-    return loggers
-
-
-class _TensorBoard(TensorBoardLogger):
-    @property
-    def log_dir(self) -> str:
-        """In the run's folder as it is named: Lightning's own takes a `$HOME` in it for a variable."""
-        return str(Path(self.root_dir, "tensorboard"))
 
 
 def _quieten() -> None:

@@ -180,7 +180,7 @@ def test_the_logged_learning_rate_is_the_one_that_trained(tmp_path, trained):
         ("optimizer=sgd", "optimizer is sgd, but it was adamw so far"),
         ("model.n_layers=1", r"model\.n_layers is 1, but it was 2 so far"),
         ("model.context_length=32", r"model\.context_length is 32, but it was 64 so far"),
-        ("model.tie_weights=false", r"model\.tie_weights is False"),
+        ("model.tie_weights=false", r"model\.tie_weights is false"),
         ("tokenizer=gpt2", "was trained with the tokenizer bytes"),
         ("data.batch_size=1", "tokens at once .* is 64, but it was 128 so far"),
         ("trainer.global_batch_tokens=256", "micro-steps a step .* is 2, but it was 1 so far"),

@@ -5,9 +5,9 @@ from typing import Any
 
 import lightning as L
 import torch
-from lightning.pytorch.loggers import TensorBoardLogger
 
 from gpt_pretrain.callbacks.rhythm import evaluates, is_due, is_last, step_ended
+from gpt_pretrain.loggers import TensorBoard
 from gpt_pretrain.metrics_csv import MetricsCSV
 from gpt_pretrain.module import GPTModule
 from gpt_pretrain.plan import Plan
@@ -115,11 +115,8 @@ class Metrics(L.Callback):
 
     def _write_by_tokens(self, trainer: L.Trainer, row: dict[str, float]) -> None:
         for logger in trainer.loggers:
-            if isinstance(logger, TensorBoardLogger) and trainer.is_global_zero:
-                for key in ("train/loss", "val/loss", "train/perplexity", "val/perplexity"):
-                    if key in row:
-                        name = f"by_tokens/{key.replace('/', '_')}"
-                        logger.experiment.add_scalar(name, row[key], int(row["tokens_seen"]))
+            if isinstance(logger, TensorBoard) and trainer.is_global_zero:
+                logger.log_by_tokens(row)
 
 
 def peak_flops(gpu: str) -> float | None:

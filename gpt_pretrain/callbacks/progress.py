@@ -10,8 +10,12 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from gpt_pretrain.callbacks.rhythm import step_ended
 from gpt_pretrain.module import GPTModule
 from gpt_pretrain.plan import Plan
+from gpt_pretrain.terminal import one_line
+from gpt_pretrain.watching import watching
 
 log = logging.getLogger(__name__)
+
+KIND = "the progress bar"
 
 
 class ProgressBar(L.Callback):
@@ -20,11 +24,11 @@ class ProgressBar(L.Callback):
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
         self.progress = Progress(
-            TextColumn("training"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[measured]}"),
-            TimeRemainingColumn(),
+            MofNCompleteColumn(table_column=one_line()),
+            TextColumn("{task.fields[measured]}", table_column=one_line()),
+            TimeRemainingColumn(table_column=one_line()),
+            BarColumn(bar_width=None, table_column=one_line(ratio=1)),
+            expand=True,
             console=get_console(),
             disable=not get_console().is_terminal,
             transient=True,
@@ -33,32 +37,37 @@ class ProgressBar(L.Callback):
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if trainer.is_global_zero:
-            self.progress.start()
-            self.progress.update(self.task, completed=trainer.global_step)
+            with watching(KIND):
+                self.progress.start()
+                self.progress.update(self.task, completed=trainer.global_step)
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         if trainer.is_global_zero and step_ended(self.plan, batch_idx):
-            self.progress.update(self.task, completed=trainer.global_step, measured=_measured(pl_module))
+            with watching(KIND):
+                self.progress.update(self.task, completed=trainer.global_step, measured=_measured(pl_module))
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if trainer.is_global_zero:
-            log.info(
-                "step %*d/%d  %s",
-                len(str(self.plan.steps)),
-                trainer.global_step,
-                self.plan.steps,
-                _measured(pl_module),
-            )
+            with watching(KIND):
+                log.info(
+                    "step %*d/%d  %s",
+                    len(str(self.plan.steps)),
+                    trainer.global_step,
+                    self.plan.steps,
+                    _measured(pl_module),
+                )
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        self.progress.stop()
+        with watching(KIND):
+            self.progress.stop()
 
     def on_exception(
         self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException
     ) -> None:
-        self.progress.stop()
+        with watching(KIND):
+            self.progress.stop()
 
 
 def _measured(module: L.LightningModule) -> str:

@@ -20,6 +20,7 @@ from gpt_pretrain.runs.folders import find_checkpoints, find_runs, is_run, newes
 from gpt_pretrain.runs.foreign import check_folder
 from gpt_pretrain.runs.owner import owned
 from gpt_pretrain.runs.record import OF_THIS_MACHINE, read_record
+from gpt_pretrain.terminal import show
 
 RECORDED = "recorded"  # the option of each group that a resumed run takes where the user chooses none
 
@@ -42,14 +43,14 @@ def resume_arguments(arguments: list[str], conf: Path) -> list[str]:
         return rest
     checkpoint = _checkpoint_of(run)
     if checkpoint is None:
-        print(
+        show(
             f"{run} was ended before its first checkpoint: it begins anew, with the settings given here",
             file=sys.stderr,
         )
         return [*rest, word("hydra.run.dir", str(run))]
     record = read_record(checkpoint)
     if record.data.cache_dir and not value_of("data.cache_dir", rest) and not rank():
-        print(f"data.cache_dir is not taken from {run}'s record: type it again to use it", file=sys.stderr)
+        show(f"data.cache_dir is not taken from {run}'s record: type it again to use it", file=sys.stderr)
     _register(record, conf)
     chosen = {argument.lstrip("+~").partition("=")[0] for argument in rest}
     options = [f"{group}={RECORDED}" for group, _ in sections(TrainConfig) if group not in chosen]
@@ -71,7 +72,7 @@ def _checkpoint_of(run: Path) -> Path | None:
     with owned(run, "resume") if not rank() else nullcontext():
         checkpoint, passed_over = newest_valid(run)
     for line in passed_over if not rank() else []:
-        print(f"passed over: {line}", file=sys.stderr)
+        show(f"passed over: {line}", file=sys.stderr)
     return checkpoint
 
 

@@ -8,6 +8,7 @@ from rich.progress import BarColumn, DownloadColumn, TextColumn, TimeRemainingCo
 from rich.progress import Progress as Bar
 
 from gpt_pretrain.data.sources import Source
+from gpt_pretrain.terminal import one_line
 
 QUIET_SECONDS = 0.5  # short work shows no bar
 
@@ -40,11 +41,12 @@ class Progress:
         console = Console(stderr=True)
         total = self.source.n_bytes or None
         self._bar = Bar(
-            TextColumn(f"{self.what} file {{task.fields[files]}}"),
-            BarColumn(),
-            DownloadColumn(),
-            TextColumn("{task.fields[rate]}"),
-            TimeRemainingColumn(),
+            TextColumn(f"{self.what} file {{task.fields[files]}}", table_column=one_line()),
+            DownloadColumn(table_column=one_line()),
+            TextColumn("{task.fields[rate]}", table_column=one_line()),
+            TimeRemainingColumn(table_column=one_line()),
+            BarColumn(bar_width=None, table_column=one_line(ratio=1)),
+            expand=True,
             console=console,
             transient=True,
             disable=not console.is_terminal,

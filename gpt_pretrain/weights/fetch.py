@@ -6,6 +6,7 @@ from pathlib import Path
 
 from gpt_pretrain.config import ModelSettings, WeightsConfig
 from gpt_pretrain.errors import ArtifactError, InfrastructureError, InputError
+from gpt_pretrain.terminal import show
 from gpt_pretrain.weights.download import Expected, download
 
 
@@ -60,7 +61,7 @@ def fetch_gpt2(config: WeightsConfig, model: ModelSettings, cache: Path) -> Path
         )
     refusals = []
     for source, folder in folders.items():
-        print(f"weights {size.folder} from {source} into {folder}", file=sys.stderr)
+        show(f"weights {size.folder} from {source} into {folder}", file=sys.stderr)
         try:
             for name in FILES[source]:
                 download(_urls(config, source, size, name), folder / name, _expected(config, size, name))

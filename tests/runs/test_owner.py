@@ -60,7 +60,7 @@ def test_the_folder_of_a_dead_owner_is_taken_over(holder, tmp_path):
 
 
 def test_children_of_a_dead_owner_do_not_hold_its_folder(tmp_path):
-    forks = HOLD.replace('print("held"', 'import os; os.fork() or time.sleep(60); print("held"')
+    forks = HOLD.replace('print("held"', 'import os; os.fork() and time.sleep(60); print("held"')
     holder = subprocess.Popen(
         [sys.executable, "-c", forks, str(tmp_path / "run")],
         env={**os.environ, "PYTHONPATH": str(ROOT)},
