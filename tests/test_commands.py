@@ -257,3 +257,45 @@ def test_a_damaged_later_checkpoint_does_not_cost_a_resumed_run_those_it_saves(t
     write(checkpoints / "step-00000009" / "model.safetensors", b"damaged")
     assert typed("train", "resume=run", "trainer.max_steps=4", "trainer.keep_last=2")[0] == 0
     assert {folder.name[-1] for folder in checkpoints.iterdir()} == {"3", "4", "9"}
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(file): file.read_bytes() for file in sorted(folder.rglob("*")) if file.is_file()}
+
+
+@pytest.mark.parametrize(
+    "second",
+    [
+        ["-m", "optimizer.lr=1e-1", "hydra.sweep.dir=sweep"],
+        ["-m", "optimizer.lr=1e-1,1e-2", "hydra.sweep.dir=sweep"],
+        ["-m", "model.n_heads=7", "hydra.sweep.dir=sweep"],
+        ["-m", "optimizer.lr=0", "hydra.sweep.dir=sweep/0"],
+        ["optimizer.lr=1e-1", "hydra.run.dir=sweep/0"],
+        ["optimizer.lr=abc", "hydra.run.dir=sweep/0"],
+        ["resume=sweep/0", "trainer.max_steps=4", "seed=7"],
+        ["resume=sweep/0", "trainer.max_steps=4", "data=text_files", "data.path=nowhere"],
+        ["resume=sweep", "trainer.max_steps=4"],
+    ],
+)
+def test_a_refusal_changes_nothing_on_disk(typed, tmp_path, second):
+    assert typed("train", "-m", *SETTINGS, "optimizer.lr=1e-3,1e-2", "hydra.sweep.dir=sweep")[0] == 0
+    (tmp_path / "empty").mkdir()
+    before, folders = contents(tmp_path), sorted(tmp_path.rglob("*"))
+    code, error = typed("train", *SETTINGS, *second)
+    assert (code, error.startswith("error: "), len(error.strip().splitlines()) <= 3) == (2, True, True), error
+    assert contents(tmp_path) == before
+    assert sorted(tmp_path.rglob("*")) == folders
+
+
+@pytest.mark.parametrize(
+    "folder", ["hydra.run.dir=made/here", "hydra.run.dir=empty/here", "hydra.run.dir=empty"]
+)
+def test_a_refused_run_leaves_the_folders_that_stood_and_no_others(typed, tmp_path, folder):
+    (tmp_path / "empty").mkdir()
+    assert typed("train", *SETTINGS, "model.n_heads=7", folder)[0] == 2
+    assert [path.name for path in tmp_path.rglob("*")] == ["empty"]
+
+
+def test_a_refused_sweep_leaves_no_folder(typed, tmp_path):
+    assert typed("train", "-m", *SETTINGS, "model.n_heads=7,9", "hydra.sweep.dir=a/sweep")[0] == 2
+    assert list(tmp_path.iterdir()) == []

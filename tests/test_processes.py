@@ -125,3 +125,33 @@ def test_generation_does_not_import_lightning(program, tmp_path):
     assert "torch" in loaded
     assert "lightning" not in loaded
     assert done.stdout.startswith("Every")
+
+
+@pytest.mark.trains
+def test_a_second_process_is_kept_out_of_a_run_that_trains(program, tmp_path):
+    endless = ["trainer.max_steps=100000", "trainer.eval_every=100000", "trainer.checkpoint_every=5"]
+    process = subprocess.Popen(
+        [sys.executable, str(ROOT / "train.py"), *SETTINGS, *endless, "hydra.run.dir=outputs/day/run"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stderr=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+    )
+    run = tmp_path / "outputs" / "day" / "run"
+    deadline = time.monotonic() + 120
+    while not list(run.glob("checkpoints/step-*/manifest.json")):
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+    partial = run / "checkpoints" / ".step-00099999.1.partial"
+    partial.mkdir()
+    for second in ("resume=auto", "resume=outputs/day/run", "hydra.run.dir=outputs/day/run"):
+        done = program("train.py", *SETTINGS, second, "trainer.max_steps=3")
+        assert (done.returncode, f"pid {process.pid} on" in done.stderr) == (2, True), done.stderr
+        assert partial.is_dir()  # of the living one, perhaps
+    process.kill()
+    process.wait()
+    done = program("train.py", "resume=auto", "trainer.max_steps=100001", "trainer.max_tokens=1")
+    assert done.returncode == 2  # the dead one's folder is open to others: this budget is too small
+    assert "trainer.max_tokens=1" in done.stderr
+    steps = [int(row["step"]) for row in metrics(run)]
+    assert steps == sorted(set(steps))

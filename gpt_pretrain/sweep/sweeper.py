@@ -5,7 +5,9 @@ from typing import Any
 
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 
+from gpt_pretrain.config.words import typed
 from gpt_pretrain.errors import InputError
+from gpt_pretrain.runs.folders import is_run
 from gpt_pretrain.runs.owner import owned
 from gpt_pretrain.sweep.plugin import NAMESPACE
 
@@ -20,14 +22,14 @@ class Sweeper(BasicSweeper):
     def sweep(self, arguments: list[str]) -> Any:
         assert self.config is not None
         folder = Path(self.config.hydra.sweep.dir)
-        if (folder / RECORD).exists():
+        if (folder / RECORD).exists() or is_run(folder):
             raise InputError(
-                f"{folder} holds a sweep already: give another hydra.sweep.dir, "
-                f"or go on with one of its trials, resume={folder}/0"
+                f"{folder} holds a sweep or a run already: give another hydra.sweep.dir, "
+                f"or go on with one run, {typed('resume', str(folder / '0'))}"
             )
         with owned(folder, "hydra.sweep.dir"):
             try:
                 return super().sweep(arguments)
             finally:
-                if not any(entry.is_dir() for entry in folder.iterdir()):  # every trial was refused
+                if not any(is_run(trial) for trial in folder.iterdir()):  # every one was refused
                     (folder / RECORD).unlink(missing_ok=True)
