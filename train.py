@@ -2,7 +2,7 @@
 --help).
 """
 
-from gpt_pretrain.commands import train
+from gpt_pretrain.cli.commands import train
 
 if __name__ == "__main__":
     train()

@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
+from gpt_pretrain.cli.program import command
 from gpt_pretrain.config import EvaluateConfig
-from gpt_pretrain.entry import command
 
 
 @command("evaluate", EvaluateConfig, example="python -m gpt_pretrain.evaluate weights=gpt2 data=the_verdict")

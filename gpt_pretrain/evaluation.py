@@ -14,8 +14,8 @@ from gpt_pretrain.data.tokens import Tokens
 from gpt_pretrain.data.windows import count_windows, evaluation_batch
 from gpt_pretrain.loss import IGNORED, perplexity, summed_token_loss
 from gpt_pretrain.model import GPTModel
-from gpt_pretrain.pretrained import load_pretrained, pick_device
-from gpt_pretrain.terminal import show
+from gpt_pretrain.runs.pretrained import load_pretrained, pick_device
+from gpt_pretrain.terminal.text import show
 from gpt_pretrain.tokenizer import Tokenizer, byte_lengths
 
 

@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
+from gpt_pretrain.cli.program import command
 from gpt_pretrain.config import ExportConfig
-from gpt_pretrain.entry import command
-from gpt_pretrain.terminal import show
+from gpt_pretrain.terminal.text import show
 
 
 @command(
@@ -14,7 +14,7 @@ from gpt_pretrain.terminal import show
 )
 def export(config: ExportConfig, run: Path) -> None:
     """Write a model in another program's format: huggingface, book or openai (TensorFlow)."""
-    from gpt_pretrain.pretrained import load_pretrained
+    from gpt_pretrain.runs.pretrained import load_pretrained
     from gpt_pretrain.weights.write import write_weights
 
     model, tokenizer, source = load_pretrained(config.weights, config.model, config.checkpoint)

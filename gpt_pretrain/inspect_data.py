@@ -4,9 +4,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from gpt_pretrain.cli.program import command
 from gpt_pretrain.config import InspectConfig
-from gpt_pretrain.entry import command
-from gpt_pretrain.terminal import show
+from gpt_pretrain.terminal.text import show
 
 if TYPE_CHECKING:
     import numpy as np

@@ -3,9 +3,9 @@
 import time
 from pathlib import Path
 
+from gpt_pretrain.cli.program import command
 from gpt_pretrain.config import PrepareConfig
-from gpt_pretrain.entry import command
-from gpt_pretrain.terminal import show
+from gpt_pretrain.terminal.text import show
 
 
 @command(

@@ -68,7 +68,7 @@ def typed(tmp_path, monkeypatch, capsys):
 
     def type_(name: str, *arguments: str):
         monkeypatch.setattr(sys, "argv", [f"{name}.py", *arguments])
-        module = "gpt_pretrain.commands" if name in ("train", "generate") else f"gpt_pretrain.{name}"
+        module = "gpt_pretrain.cli.commands" if name in ("train", "generate") else f"gpt_pretrain.{name}"
         try:
             getattr(importlib.import_module(module), name)()
         except SystemExit as exit_:

@@ -3,11 +3,11 @@
 import pytest
 import torch
 
+from gpt_pretrain.cli.compose import compose
 from gpt_pretrain.config import DataConfig, DecodingConfig, TrainConfig, resolve_model
 from gpt_pretrain.data.corpus import load_corpus
 from gpt_pretrain.data.windows import count_windows, evaluation_batch
 from gpt_pretrain.decoding.generate import generate
-from gpt_pretrain.entry import compose
 from gpt_pretrain.loss import next_token_loss, perplexity, summed_token_loss
 from gpt_pretrain.model import GPTModel
 from gpt_pretrain.tokenizer import build_tokenizer, decode

@@ -80,7 +80,7 @@ def test_evaluating_another_programs_weights_prints_a_table(typed):
 
 
 def test_generation_continues_from_another_programs_weights(typed):
-    from gpt_pretrain.commands import generate
+    from gpt_pretrain.cli.commands import generate
 
     words = ["prompt=Every", "decoding=greedy", "decoding.max_new_tokens=3"]
     code, out, _ = typed(generate, "weights.path=theirs", *words)
@@ -89,7 +89,7 @@ def test_generation_continues_from_another_programs_weights(typed):
 
 
 def test_training_starts_from_another_programs_weights(typed, tmp_path):
-    from gpt_pretrain.commands import train
+    from gpt_pretrain.cli.commands import train
     from gpt_pretrain.evaluate import evaluate
 
     code, out, _ = typed(evaluate, "checkpoint=theirs", "data=text_files", "data.path=text.txt", "split=val")

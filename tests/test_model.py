@@ -4,8 +4,8 @@ from dataclasses import replace
 import pytest
 import torch
 
+from gpt_pretrain.cli.compose import compose
 from gpt_pretrain.config import ModelConfig, TrainConfig, resolve_model
-from gpt_pretrain.entry import compose
 from gpt_pretrain.model import CausalSelfAttention, GPTModel
 
 SMALL = ModelConfig(vocab_size=11, context_length=6, emb_dim=8, n_heads=2, n_layers=2)

@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from gpt_pretrain.cli.compose import compose
 from gpt_pretrain.config import PrepareConfig
 from gpt_pretrain.data.corpus import load_corpus, tokenizer_for
-from gpt_pretrain.entry import compose
 from gpt_pretrain.errors import UserFacingError
 
 ROOT = Path(__file__).parent.parent

@@ -20,7 +20,7 @@ from gpt_pretrain.runs.folders import find_checkpoints, find_runs, is_run, newes
 from gpt_pretrain.runs.foreign import check_folder
 from gpt_pretrain.runs.owner import owned
 from gpt_pretrain.runs.record import OF_THIS_MACHINE, read_record
-from gpt_pretrain.terminal import show
+from gpt_pretrain.terminal.text import show
 
 RECORDED = "recorded"  # the option of each group that a resumed run takes where the user chooses none
 

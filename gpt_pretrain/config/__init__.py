@@ -27,7 +27,7 @@ from gpt_pretrain.config.optimizer import (
     SGDConfig,
     WSDConfig,
 )
-from gpt_pretrain.config.training import TrainConfig, TrainerConfig
+from gpt_pretrain.config.trainer import TrainConfig, TrainerConfig
 from gpt_pretrain.config.verbs import EvaluateConfig, ExportConfig
 from gpt_pretrain.config.weights import WeightsConfig
 

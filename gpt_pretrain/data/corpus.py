@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 
 from gpt_pretrain.config import DataConfig, TokenizerConfig
-from gpt_pretrain.data.cache import open_or_build
 from gpt_pretrain.data.files import find_files
 from gpt_pretrain.data.notes import combined
 from gpt_pretrain.data.sources import Source, TextFiles, alphabet_of, build_source, cache_dir
+from gpt_pretrain.data.token_cache import open_or_build
 from gpt_pretrain.data.token_files import read_token_files
 from gpt_pretrain.data.tokens import Tokens
 from gpt_pretrain.data.windows import count_windows

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from gpt_pretrain.decoding.cache import KVCache
+from gpt_pretrain.decoding.key_values import KVCache
 from gpt_pretrain.errors import InputError
 from gpt_pretrain.model import GPTModel
 

@@ -9,8 +9,8 @@ from gpt_pretrain.config.words import typed
 from gpt_pretrain.errors import InputError
 from gpt_pretrain.runs.folders import is_run
 from gpt_pretrain.runs.owner import owned
-from gpt_pretrain.sweep.plugin import NAMESPACE
 
+NAMESPACE = "hydra_plugins.gpt_pretrain"  # Hydra takes plugins of the first of these names only
 RECORD = "multirun.yaml"  # as Hydra names it
 
 

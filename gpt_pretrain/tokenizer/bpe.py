@@ -186,4 +186,4 @@ def _merged_below(token: bytes, limit: int, ranks: dict[bytes, int]) -> list[byt
 
 
 def _vocab_file(name: str) -> bytes:
-    return files("gpt_pretrain.vocab").joinpath(name).read_bytes()
+    return files("gpt_pretrain.tokenizer.vocab").joinpath(name).read_bytes()

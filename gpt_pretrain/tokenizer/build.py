@@ -9,9 +9,9 @@ from typing import Any
 from gpt_pretrain.config import TokenizerConfig
 from gpt_pretrain.errors import ArtifactError, InputError
 from gpt_pretrain.tokenizer.bpe import ENCODINGS, RANKS_FILE, BPETokenizer, gpt2_ranks, read_ranks
-from gpt_pretrain.tokenizer.huggingface import HuggingFaceTokenizer
 from gpt_pretrain.tokenizer.protocol import Tokenizer, to_json
 from gpt_pretrain.tokenizer.small import ByteTokenizer, CharacterTokenizer
+from gpt_pretrain.tokenizer.tokenizer_json import HuggingFaceTokenizer
 
 TOKENIZER_FILE = "tokenizer_settings.json"  # in a checkpoint, beside the tokenizer's own files
 

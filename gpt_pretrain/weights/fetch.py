@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gpt_pretrain.config import ModelSettings, WeightsConfig
+from gpt_pretrain.download import Expected, download
 from gpt_pretrain.errors import ArtifactError, InfrastructureError, InputError
-from gpt_pretrain.terminal import show
-from gpt_pretrain.weights.download import Expected, download
+from gpt_pretrain.terminal.text import show
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,8 +11,8 @@ import pytest
 import yaml
 
 from gpt_pretrain.cli.resume import resume_arguments
+from gpt_pretrain.cli.schemas import config_dir
 from gpt_pretrain.config import TrainConfig
-from gpt_pretrain.entry import config_dir
 from gpt_pretrain.runs.folders import fingerprint
 from gpt_pretrain.runs.record import read_record
 from tests.conftest import ROOT
@@ -71,12 +71,13 @@ def test_a_setting_typed_with_its_default_value_goes_before_the_record(typed, ru
 
 
 def test_a_device_chosen_anew_keeps_the_recorded_budget_and_rhythm(run, monkeypatch):
-    from gpt_pretrain.entry import compose, register_schemas
+    from gpt_pretrain.cli.compose import compose
+    from gpt_pretrain.cli.schemas import register_schemas
 
     monkeypatch.chdir(run.parent)
     register_schemas("train", TrainConfig)
     words = resume_arguments(["resume=run", "trainer=auto", "schedule=linear"], config_dir())
-    monkeypatch.setattr("gpt_pretrain.entry.register_schemas", lambda *_: None)  # would undo the record
+    monkeypatch.setattr("gpt_pretrain.cli.compose.register_schemas", lambda *_: None)  # would undo the record
     config = compose("train", TrainConfig, words[:-1])
     assert (config.trainer.accelerator, config.trainer.max_steps, config.trainer.eval_batches) == (
         "auto",

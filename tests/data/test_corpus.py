@@ -5,14 +5,14 @@ import random
 
 import pytest
 
+from gpt_pretrain.cli.compose import compose
 from gpt_pretrain.config import DataConfig, TokenizerConfig, TrainConfig
 from gpt_pretrain.data.corpus import check_same, check_windows, load_corpus, tokenizer_for
 from gpt_pretrain.data.windows import count_windows
-from gpt_pretrain.entry import compose
 from gpt_pretrain.errors import InputError
-from gpt_pretrain.preparation import prepare
 from gpt_pretrain.tokenizer import build_tokenizer
-from gpt_pretrain.training import train
+from gpt_pretrain.training.preflight import prepare
+from gpt_pretrain.training.train import train
 from tests.conftest import QUICK
 
 

@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import save_file
 from transformers import GPT2Config, GPT2LMHeadModel
 
-from gpt_pretrain.checkpoint import TrainingState, write_checkpoint
+from gpt_pretrain.runs.checkpoint import TrainingState, write_checkpoint
 from gpt_pretrain.tokenizer import build_tokenizer
 from gpt_pretrain.weights.bundle import write_bundle
 from gpt_pretrain.weights.huggingface import from_huggingface_config

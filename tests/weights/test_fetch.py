@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from gpt_pretrain.config import ModelSettings, WeightsConfig
+from gpt_pretrain.download import Expected, download
 from gpt_pretrain.errors import ArtifactError, InfrastructureError, InputError
 from gpt_pretrain.weights import download as downloads
-from gpt_pretrain.weights.download import Expected, download
 from gpt_pretrain.weights.fetch import FILES, SIZES, Size, fetch_gpt2
 
 CONTENT = bytes(range(256)) * 5000
@@ -146,7 +146,7 @@ def test_where_no_address_serves_each_ones_answer_is_said(server, tmp_path):
 
 def test_two_processes_at_once_download_once(server, tmp_path):
     code = (
-        "import sys; from pathlib import Path; from gpt_pretrain.weights.download import *;"
+        "import sys; from pathlib import Path; from gpt_pretrain.download import *;"
         "download([sys.argv[1]], Path(sys.argv[2]), Expected())"
     )
     arguments = [sys.executable, "-c", code, f"{server.url}/file", str(tmp_path / "a")]
@@ -217,8 +217,8 @@ def test_a_hash_of_the_users_is_checked(mirror, tmp_path):
 
 
 def test_the_sizes_are_those_of_the_model_group():
+    from gpt_pretrain.cli.compose import compose
     from gpt_pretrain.config import TrainConfig
-    from gpt_pretrain.entry import compose
 
     for (emb_dim, n_layers), size in SIZES.items():
         model = compose("train", TrainConfig, ["weights=gpt2", f"model={size.option}"]).model

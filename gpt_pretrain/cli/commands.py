@@ -1,0 +1,50 @@
+"""The programs. Heavy imports stand inside, so that nothing but real work pays for them."""
+
+from contextlib import nullcontext
+from pathlib import Path
+
+from gpt_pretrain.cli.program import accept, command
+from gpt_pretrain.cli.resume import resume_arguments
+from gpt_pretrain.config import GenerateConfig, TrainConfig
+from gpt_pretrain.generation.prompts import quoted
+from gpt_pretrain.launch.rank import rank
+from gpt_pretrain.runs.owner import owned
+from gpt_pretrain.sweep.trial import is_sweep, run_alone
+
+
+@command(
+    "train",
+    TrainConfig,
+    example="python train.py model=tiny optimizer.lr=1e-4 trainer.max_steps=100",
+    rewrite=resume_arguments,
+    outlive_reader=True,
+)
+def train(config: TrainConfig, run: Path) -> float | None:
+    """Pretrain a GPT-2-style language model. A sweep's objective is the best validation loss."""
+    from gpt_pretrain.training.preflight import prepare
+
+    with owned(run) if not rank() else nullcontext():
+        prepared = prepare(config, run)
+        if not (prepared.plan.world_size > 1 and is_sweep()):
+            accept(run, config)
+            from gpt_pretrain.training.train import (
+                train,  # lightning takes seconds: bad input is refused before
+            )
+
+            return train(config, prepared, run)["best_val_loss"]
+    return run_alone(run)["best_val_loss"]
+
+
+@command(
+    "generate",
+    GenerateConfig,
+    example="python generate.py prompt='Every effort' decoding=greedy",
+    rewrite=lambda arguments, conf: quoted(arguments),
+)
+def generate(config: GenerateConfig, run: Path) -> None:
+    """Continue prompts with a trained model, on the terminal or into a file; show what it expects, score a
+    text.
+    """
+    from gpt_pretrain.generation.run import generate
+
+    generate(config)

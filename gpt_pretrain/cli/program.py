@@ -1,0 +1,172 @@
+"""The border between Hydra and a program: a command line becomes settings, a run's folder and an exit code.
+
+Imports neither torch nor lightning, so `--help`, completion and a typo answer at once.
+"""
+
+import functools
+import logging
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, OmegaConf
+
+from gpt_pretrain.cli.help import help_text
+from gpt_pretrain.cli.refusals import user_facing
+from gpt_pretrain.cli.resume import RECORDED
+from gpt_pretrain.cli.schemas import config_dir, register_schemas
+from gpt_pretrain.config import to_config, to_plain
+from gpt_pretrain.config.border import escaped
+from gpt_pretrain.config.words import SWEEP, value_of
+from gpt_pretrain.errors import InputError, ReaderGoneError, StoppedError, UserFacingError
+from gpt_pretrain.launch.rank import rank
+from gpt_pretrain.terminal.logs import Formatter, LogFile
+from gpt_pretrain.terminal.streams import settle_streams
+from gpt_pretrain.terminal.text import show
+
+_UNUSABLE_PATH = (FileExistsError, FileNotFoundError, NotADirectoryError, PermissionError)
+
+
+def command(
+    config_name: str,
+    root: type,
+    *,
+    example: str,
+    rewrite: Callable[[list[str], Path], list[str]] = lambda arguments, conf: arguments,
+    outlive_reader: bool = False,
+) -> Callable[[Callable[[Any, Path], float | None]], "Program"]:
+    """Make `function(config, run_folder)` a program: its settings are `conf/<config_name>.yaml` typed as
+    `root`.
+
+    `rewrite` sees the command line, and the folder of settings, before Hydra does. With `outlive_reader` the
+    work goes on when nobody reads what it prints, as in `| head`.
+    """
+    return lambda function: Program(function, config_name, root, example, rewrite, outlive_reader)
+
+
+class Program:
+    """A command line becomes settings, a run's folder and an exit code."""
+
+    def __init__(
+        self,
+        function: Callable[[Any, Path], float | None],
+        config_name: str,
+        root: type,
+        example: str,
+        rewrite: Callable[[list[str], Path], list[str]],
+        outlive_reader: bool,
+    ) -> None:
+        functools.update_wrapper(self, function)
+        self.function, self.config_name, self.root = function, config_name, root
+        self.example, self.rewrite, self.outlive_reader = example, rewrite, outlive_reader
+        self.composed = False
+        self.failures: list[UserFacingError] = []  # of a run, or of each trial of a sweep
+        self.folders: set[Path] = set()  # that stood before this program made any
+
+    def __call__(self) -> None:
+        settle_streams(outlive_reader=self.outlive_reader)
+        if logging.lastResort is not None:  # before Hydra sets handlers up
+            logging.lastResort.setFormatter(Formatter())
+        if {"--help", "-h"} & set(sys.argv[1:]):
+            help_ = (self.function.__doc__ or "", self.example, self.config_name, self.root, config_dir())
+            show(help_text(*help_))
+            return
+        os.environ["HYDRA_FULL_ERROR"] = "1"  # let errors reach us: their text is ours to write
+        self.composed, self.failures = False, []
+        try:
+            with user_facing(self.root, debug="debug=true" in sys.argv):
+                self._start()
+        except UserFacingError as error:
+            self._fail(error)
+        if self.failures:
+            sys.exit(self.failures[0].exit_code)
+
+    def _start(self) -> None:
+        """Hand the command line to Hydra, which calls `_task` once, or once a trial."""
+        register_schemas(self.config_name, self.root)
+        sys.argv[1:] = self.rewrite(_sweep_first(sys.argv[1:]), config_dir()) + _follower_arguments()
+        self.folders = _standing_folders(sys.argv)
+        start = hydra.main(version_base="1.3", config_path=str(config_dir()), config_name=self.config_name)
+        try:
+            start(self._task)()
+        except (TypeError, ValueError, *_UNUSABLE_PATH) as error:
+            if self.composed or "debug=true" in sys.argv:
+                raise
+            raise InputError(f"the command line cannot be used: {error}") from error
+
+    def _task(self, settings: DictConfig) -> float | None:
+        self.composed = True
+        run = Path(HydraConfig.get().runtime.output_dir)
+        try:
+            with user_facing(self.root, debug=bool(settings.get("debug"))):
+                return self.function(to_config(settings, self.root), run)
+        except UserFacingError as error:
+            _remove_empty(run, self.folders)
+            self._fail(error)
+            if error.exit_code > 128:  # a signal is for the whole sweep, not for one of its trials
+                sys.exit(error.exit_code)
+            return None
+
+    def _fail(self, error: UserFacingError) -> None:
+        self.failures.append(error)
+        _report(error)
+
+
+def accept(run: Path, config: object) -> None:
+    """The run came about: write its settings for people to read, where Hydra writes them, and what was said
+    so far into its log.
+
+    Until then nothing in its folder changes, so a refusal falsifies no record.
+    """
+    if not HydraConfig.initialized() or rank():
+        return
+    folder, composed = run / ".hydra", HydraConfig.get()
+    folder.mkdir(exist_ok=True)
+    for name, content in {
+        "config.yaml": escaped(to_plain(config)),
+        "hydra.yaml": {"hydra": composed},
+        "overrides.yaml": [word for word in composed.overrides.task if not word.endswith(f"={RECORDED}")],
+    }.items():
+        (folder / name).write_text(OmegaConf.to_yaml(OmegaConf.create(content)), encoding="utf-8")
+    for handler in logging.getLogger().handlers:
+        if isinstance(handler, LogFile):
+            handler.begin()
+
+
+def _sweep_first(arguments: list[str]) -> list[str]:
+    """-m before the settings: Hydra's parser refuses those on either side of it."""
+    flags = [word for word in arguments if word in SWEEP]
+    return flags[:1] + [word for word in arguments if word not in flags]
+
+
+def _follower_arguments() -> list[str]:
+    """Ranks other than the first write nothing: their run folder, named by their own clock, would be another
+    one.
+    """
+    silent = ["hydra/job_logging=disabled", "hydra/hydra_logging=disabled"]
+    return ["hydra.run.dir=.", "hydra.output_subdir=null", *silent] if rank() else []
+
+
+def _standing_folders(arguments: list[str]) -> set[Path]:
+    """The folders on the way to the one named on the command line that stand already."""
+    named = [Path(value_of(key, arguments) or ".") for key in ("hydra.run.dir", "hydra.sweep.dir")]
+    return {
+        folder for path in named for folder in (path.absolute(), *path.absolute().parents) if folder.exists()
+    }
+
+
+def _report(error: UserFacingError) -> None:
+    if isinstance(error, ReaderGoneError) or (isinstance(error, StoppedError) and rank()):
+        return  # of the ranks, the first says it, and what to resume
+    show(f"error: {error}", file=sys.stderr)
+
+
+def _remove_empty(run: Path, standing: set[Path]) -> None:
+    """Take away the folders that Hydra made for a run that did not come about."""
+    while run not in standing and run != Path.cwd() and run.is_dir() and not any(run.iterdir()):
+        run.rmdir()
+        run = run.parent

@@ -1,0 +1,116 @@
+"""What users cause and can mend, in a few lines: which setting, what holds, what to do."""
+
+import dataclasses
+import os
+import re
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from hydra.errors import (
+    ConfigCompositionException,
+    HydraException,
+    MissingConfigException,
+    OverrideParseException,
+)
+from omegaconf.errors import OmegaConfBaseException
+
+from gpt_pretrain.cli.schemas import config_dir
+from gpt_pretrain.config import MEMBERS, explain, known_keys, nearest, sections
+from gpt_pretrain.errors import InfrastructureError, InputError, ReaderGoneError, UserFacingError
+from gpt_pretrain.terminal.streams import outlives_reader
+
+
+@contextmanager
+def user_facing(root: type, *, debug: bool) -> Iterator[None]:
+    """Turn what users cause and can mend into a UserFacingError; with `debug`, leave tracebacks alone."""
+    try:
+        yield
+    except (
+        UserFacingError,
+        HydraException,
+        OmegaConfBaseException,
+        OSError,
+        MemoryError,
+        KeyboardInterrupt,
+    ) as error:
+        if debug:
+            raise
+        if isinstance(error, UserFacingError):
+            raise
+        if isinstance(error, HydraException | OmegaConfBaseException):
+            raise InputError(_explain_composition(error, root)) from error
+        if isinstance(error, BrokenPipeError) and not outlives_reader():
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else Python's exit fails on it
+            raise ReaderGoneError from error
+        if isinstance(error, KeyboardInterrupt):
+            interrupted = UserFacingError("interrupted")
+            interrupted.exit_code = 130
+            raise interrupted from error
+        if isinstance(error, MemoryError):
+            raise _out_of_memory() from error
+        raise InfrastructureError(f"the machine failed: {error or type(error).__name__}") from error
+    except RuntimeError as error:
+        if debug:
+            raise
+        if re.search("out of memory|can't allocate memory|ALLOC_FAILED", str(error)):  # NCCL's too
+            raise _out_of_memory() from error
+        if not re.search("gloo|nccl|Connection (closed|reset) by peer", str(error), re.IGNORECASE):
+            raise
+        raise InfrastructureError(
+            "another process of this run was lost: resume=<the run> goes on from its newest checkpoint"
+        ) from error
+
+
+def _out_of_memory() -> InfrastructureError:
+    return InfrastructureError(
+        "out of memory: choose a smaller model, or do less at once. Training: a smaller data.batch_size\n"
+        "(trainer.global_batch_tokens keeps the batch). Generating: fewer prompts, num_samples or beams"
+    )
+
+
+def _explain_composition(error: Exception, root: type) -> str:
+    """What Hydra refused, in one line with the nearest right name."""
+    if isinstance(error, OmegaConfBaseException):
+        return explain(error, root)
+    text = str(error)
+    if isinstance(error, MissingConfigException) and error.missing_cfg_file:
+        group, _, option = error.missing_cfg_file.rpartition("/")
+        options = list(error.options or [])
+        there_are = ", ".join(options)
+        if not group:
+            return f"there is no {option}.yaml among the settings: leave out --config-name and --config-path"
+        return f"{group}={option}: no such option{nearest(option, options)} (there are {there_are})"
+    if isinstance(error, OverrideParseException):
+        return (
+            f"{error.override!r} cannot be read as a setting: write key=value, and quote what is special "
+            "in it, as in \"data.path='a, b.txt'\""
+        )
+    if match := re.search(r"Ambiguous value for argument '(.+)'", text):
+        return f"{match[1]} has several values: add -m for a sweep, or brackets for a list: key=[1,2]"
+    if match := re.search(r"Could not override '([^']+)'", text):
+        return _no_such_key(match[1], root)
+    if isinstance(error, ConfigCompositionException) and isinstance(error.__cause__, OmegaConfBaseException):
+        return explain(error.__cause__, root)
+    return " ".join(line.strip() for line in text.splitlines()[:2])
+
+
+def _no_such_key(key: str, root: type) -> str:
+    section, _, name = key.partition(".")
+    owners = [
+        f"{section}={member}"
+        for base in dict(sections(root)).values()
+        for member, cls in MEMBERS.get(base, {}).items()
+        if base is dict(sections(root)).get(section)
+        and name in {entry.name for entry in dataclasses.fields(cls)}
+    ]
+    if owners:
+        return f"{key} belongs to {' and '.join(owners)}: choose it, or leave {key} out"
+    if key in dict(sections(root)):
+        return f"{key} takes the name of an option: {key}={'|'.join(_options(key))}"
+    groups = sorted(path.name for path in config_dir().iterdir() if path.is_dir())
+    return f"{key}: no such setting or group{nearest(key, known_keys(root) + groups)}"
+
+
+def _options(group: str) -> list[str]:
+    return sorted(file.stem for file in (config_dir() / group).glob("*.yaml"))

@@ -1,0 +1,55 @@
+"""How far reading a source has come: files, bytes, MB/s, time left."""
+
+import time
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, DownloadColumn, TextColumn, TimeRemainingColumn
+from rich.progress import Progress as Bar
+
+from gpt_pretrain.data.sources import Source
+from gpt_pretrain.terminal.logs import one_line
+
+QUIET_SECONDS = 0.5  # short work shows no bar
+
+
+class Progress:
+    def __init__(self, what: str, source: Source) -> None:
+        self.what, self.source = what, source
+        self.n_bytes, self.started = 0, time.monotonic()
+        self._bar: Bar | None = None
+        self._task: Any = None
+
+    def __enter__(self) -> "Progress":
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+
+    def advance(self, n_bytes: int) -> None:
+        self.n_bytes += n_bytes
+        elapsed = time.monotonic() - self.started
+        if self._bar is None and elapsed > QUIET_SECONDS:
+            self._show()
+        if self._bar is not None:
+            rate = f"{self.n_bytes / elapsed / 1e6:.1f} MB/s"
+            files = f"{self.source.files_read + 1:,} of {self.source.n_files:,}"
+            self._bar.update(self._task, completed=self.n_bytes, rate=rate, files=files)
+
+    def _show(self) -> None:
+        console = Console(stderr=True)
+        total = self.source.n_bytes or None
+        self._bar = Bar(
+            TextColumn(f"{self.what} file {{task.fields[files]}}", table_column=one_line()),
+            DownloadColumn(table_column=one_line()),
+            TextColumn("{task.fields[rate]}", table_column=one_line()),
+            TimeRemainingColumn(table_column=one_line()),
+            BarColumn(bar_width=None, table_column=one_line(ratio=1)),
+            expand=True,
+            console=console,
+            transient=True,
+            disable=not console.is_terminal,
+        )
+        self._task = self._bar.add_task(self.what, total=total, rate="", files="")
+        self._bar.start()

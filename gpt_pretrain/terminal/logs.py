@@ -1,0 +1,66 @@
+"""Where log messages go: onto the terminal and into a run's log, neither of which can end a run."""
+
+import logging
+from typing import TYPE_CHECKING
+
+from gpt_pretrain.terminal.streams import lost
+from gpt_pretrain.terminal.text import printable
+from gpt_pretrain.terminal.watching import tell, watching
+
+if TYPE_CHECKING:
+    from rich.table import Column
+
+
+class Formatter(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        return printable(super().format(record))
+
+
+class ConsoleHandler(logging.Handler):
+    """Through rich's console, so that messages pass above a progress bar instead of through it."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        from rich import get_console
+
+        with watching("the terminal"):
+            text = self.format(record)
+            get_console().print(text, markup=False, highlight=False, emoji=False, soft_wrap=True)
+        for stream, error in list(lost.items()):
+            tell(stream, error)
+
+
+def one_line(ratio: int | None = None) -> "Column":
+    """A progress bar's column that a narrow terminal cuts: wrapped, it would leave lines behind."""
+    from rich.table import Column
+
+    return Column(no_wrap=True, overflow="crop", ratio=ratio)
+
+
+class LogFile(logging.FileHandler):
+    """A run's log, not opened before the run came about: what was said until then is held back.
+
+    A run can do without it: where it cannot be opened or its disk is full, that is told once.
+    """
+
+    def __init__(self, filename: str) -> None:
+        super().__init__(filename, encoding="utf-8", errors="backslashreplace", delay=True)
+        self.held: list[logging.LogRecord] | None = []
+
+    def begin(self) -> None:
+        held, self.held = self.held or [], None
+        for record in held:
+            self.emit(record)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if self.held is not None:
+            self.held.append(record)
+            return
+        with watching("the log file"):
+            super().emit(record)
+
+    def flush(self) -> None:
+        with watching("the log file"):
+            super().flush()
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - logging's name
+        raise  # the error at hand, which `emit` waits for

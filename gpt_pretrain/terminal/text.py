@@ -1,0 +1,34 @@
+"""Text that cannot command a terminal. What a model wrote, or what came from a file, is foreign."""
+
+import unicodedata
+from typing import TextIO
+
+# Format characters that are part of how languages are written: joiners, and signs that enclose numbers.
+_WRITTEN = {0x200C, 0x200D, *range(0x600, 0x606), 0x6DD, 0x70F, 0x890, 0x891, 0x8E2, 0x110BD, 0x110CD}
+
+
+class _Shown(dict[int, str]):
+    """For str.translate: control and format characters, line separators and lone surrogates as escapes."""
+
+    def __missing__(self, code: int) -> str:
+        shown = character = chr(code)
+        if unicodedata.category(character) in ("Cc", "Cf", "Cs", "Zl", "Zp") and code not in _WRITTEN:
+            shown = character.encode("unicode_escape").decode()
+        self[code] = shown
+        return shown
+
+
+_SHOWN = _Shown({ord("\n"): "\n", ord("\t"): "\t"})
+
+
+def printable(text: str) -> str:
+    r"""Foreign text, safe to show: \x1b and all else that a terminal would obey as visible escapes.
+
+    Line ends and tabs stay.
+    """
+    return text.translate(_SHOWN)
+
+
+def show(text: object = "", *, end: str = "\n", file: TextIO | None = None, flush: bool = False) -> None:
+    """`print` for text that may be foreign, as is most of what a program of language models prints."""
+    print(printable(str(text)), end=end, file=file, flush=flush)

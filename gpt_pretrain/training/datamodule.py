@@ -1,0 +1,182 @@
+"""The LightningDataModule: tokenizes, splits, and hands out whole batches by number."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import lightning as L
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from gpt_pretrain.config import DataConfig
+from gpt_pretrain.data.corpus import Corpus, load_corpus
+from gpt_pretrain.data.order import WindowOrder
+from gpt_pretrain.data.tokens import Tokens
+from gpt_pretrain.data.windows import count_windows, evaluation_batch, gather
+from gpt_pretrain.tokenizer import Tokenizer
+from gpt_pretrain.training.plan import Plan
+
+Batch = dict[str, Tensor]  # inputs and targets, (B, T)
+
+
+class TrainBatches(Dataset[Batch]):
+    """Micro-batch `k` of this rank, for every k of the whole run."""
+
+    def __init__(
+        self, corpus: Corpus, config: DataConfig, plan: Plan, *, context_length: int, rank: int, seed: int
+    ) -> None:
+        self.tokens, self.plan, self.context_length = corpus.train, plan, context_length
+        self.order = WindowOrder(
+            corpus,
+            n_windows=plan.n_windows,
+            context_length=context_length,
+            stride=plan.stride,
+            batch_size=config.batch_size,
+            rank=rank,
+            world_size=plan.world_size,
+            seed=seed,
+        )
+
+    def __len__(self) -> int:
+        return self.plan.steps * self.plan.accumulate
+
+    def __getitem__(self, k: int) -> Batch:
+        return _to_batch(*gather(self.tokens, self.order.starts(k), self.context_length))
+
+
+class EvaluationBatches(Dataset[Batch]):
+    """Batch `k` of this rank, in the text's order; at most `limit` of them."""
+
+    def __init__(
+        self,
+        tokens: Tokens,
+        config: DataConfig,
+        plan: Plan,
+        *,
+        context_length: int,
+        rank: int,
+        limit: int | None,
+    ) -> None:
+        self.tokens, self.context_length, self.rank = tokens, context_length, rank
+        self.world_size, self.batch_size = plan.world_size, config.batch_size
+        n_windows = count_windows(len(tokens), context_length, context_length)
+        n_batches = -(-n_windows // (self.batch_size * self.world_size))
+        self.n_batches = min(n_batches, limit or n_batches)
+
+    def __len__(self) -> int:
+        return self.n_batches
+
+    def __getitem__(self, k: int) -> Batch:
+        return _to_batch(
+            *evaluation_batch(
+                self.tokens,
+                k,
+                rank=self.rank,
+                world_size=self.world_size,
+                batch_size=self.batch_size,
+                context_length=self.context_length,
+            )
+        )
+
+
+class From(Sampler[int]):
+    """Counts from `first` to `n` - 1, yet is as long as the whole run: Lightning counts batches from its
+    start.
+    """
+
+    def __init__(self, first: int, n: int) -> None:
+        self.first, self.n = first, n
+
+    def __len__(self) -> int:
+        return self.n
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(range(self.first, self.n))
+
+
+class GPTDataModule(L.LightningDataModule):
+    """Batches of a run as `plan` lays it out. A resumed run goes on at the batch after the last one trained
+    on.
+    """
+
+    def __init__(
+        self,
+        config: DataConfig,
+        tokenizer: Tokenizer,
+        plan: Plan,
+        *,
+        context_length: int,
+        seed: int,
+        eval_batches: int | None,
+        eval_train: bool,
+        corpus: Corpus | None = None,
+    ) -> None:
+        super().__init__()
+        self.config, self.tokenizer, self.plan = config, tokenizer, plan
+        self.context_length, self.seed = context_length, seed
+        self.eval_batches, self.eval_train = eval_batches, eval_train
+        self.corpus = corpus
+        self.first_batch = 0
+
+    def setup(self, stage: str) -> None:
+        if self.corpus is None:
+            self.corpus = load_corpus(self.config, self.tokenizer)
+
+    def train_dataloader(self) -> DataLoader[Batch]:
+        assert self.corpus is not None
+        batches = TrainBatches(
+            self.corpus,
+            self.config,
+            self.plan,
+            context_length=self.context_length,
+            rank=self._rank,
+            seed=self.seed,
+        )
+        return self._loader(batches, From(self.first_batch, len(batches)))
+
+    def val_dataloader(self) -> list[DataLoader[Batch]]:
+        """The validation split; with `eval_train` the training split, unshuffled, as a second one."""
+        assert self.corpus is not None
+        splits = [self.corpus.val] + [self.corpus.train] * self.eval_train
+        return [
+            self._loader(
+                EvaluationBatches(
+                    tokens,
+                    self.config,
+                    self.plan,
+                    context_length=self.context_length,
+                    rank=self._rank,
+                    limit=self.eval_batches,
+                )
+            )
+            for tokens in splits
+        ]
+
+    def state_dict(self) -> dict[str, Any]:
+        assert self.trainer is not None
+        assert self.corpus is not None
+        return {
+            "first_batch": self.trainer.global_step * self.plan.accumulate,
+            "corpus": self.corpus.fingerprints,  # compared when a run is resumed: see preparation
+        }
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.first_batch = state_dict["first_batch"]
+
+    @property
+    def _rank(self) -> int:
+        return 0 if self.trainer is None else self.trainer.global_rank
+
+    def _loader(self, batches: Dataset[Batch], sampler: Sampler[int] | None = None) -> DataLoader[Batch]:
+        return DataLoader(
+            batches,
+            batch_size=None,  # the dataset's items are batches already
+            sampler=sampler,
+            num_workers=self.config.num_workers,
+            persistent_workers=self.config.num_workers > 0,
+            pin_memory=torch.cuda.is_available(),
+        )
+
+
+def _to_batch(inputs: Any, targets: Any) -> Batch:
+    return {"inputs": torch.from_numpy(inputs), "targets": torch.from_numpy(targets)}

@@ -1,0 +1,163 @@
+"""The LightningModule: the GPT model and its cross-entropy step."""
+
+import dataclasses
+import hashlib
+import math
+from typing import Any
+
+import lightning as L
+import torch
+from lightning.pytorch.plugins import MixedPrecision
+from torch import Tensor
+from torch.optim import Optimizer
+
+from gpt_pretrain.config import OptimizerConfig, ScheduleConfig
+from gpt_pretrain.errors import DivergedError
+from gpt_pretrain.loss import bits_per_byte, next_token_loss, perplexity, summed_token_loss
+from gpt_pretrain.model import GPTModel
+from gpt_pretrain.training.datamodule import Batch
+from gpt_pretrain.training.optim import build_optimizer, parameter_names
+from gpt_pretrain.training.plan import Plan
+from gpt_pretrain.training.schedule import learning_rate
+
+
+class GPTModule(L.LightningModule):
+    """Trains `model` as `plan` lays out.
+
+    Every draw of a training step comes from (seed, micro-step, rank), so that evaluating, sampling, stopping
+    or resuming changes no digit of it.
+    """
+
+    def __init__(
+        self,
+        model: GPTModel,
+        *,
+        optimizer: OptimizerConfig,
+        schedule: ScheduleConfig,
+        plan: Plan,
+        seed: int,
+        grad_clip: float | None,
+        val_bytes_per_token: float,
+    ) -> None:
+        super().__init__()
+        self.model = model
+        self.optimizer_config, self.schedule_config = optimizer, schedule
+        self.plan, self.seed, self.grad_clip = plan, seed, grad_clip
+        self.val_bytes_per_token = val_bytes_per_token
+        self.train_losses: list[Tensor] = []  # of the micro-steps since the last report, left on their device
+        self.grad_norm: Tensor | None = None
+        self.evaluated: list[Tensor] = []  # of each evaluated split: summed loss and token count
+        self.metrics: dict[str, float] = {}  # the newest value of everything measured
+
+    def forward(self, token_ids: Tensor) -> Tensor:
+        return self.model(token_ids)
+
+    def on_fit_start(self) -> None:
+        # A process group left over from an earlier run would make every rank see part of the batches only.
+        assert self.trainer.world_size == self.plan.world_size
+
+    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
+        torch.manual_seed(_draw_seed(self.seed, batch_idx, self.global_rank))
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        loss = next_token_loss(self.model(batch["inputs"]), batch["targets"])
+        self.train_losses.append(loss.detach())
+        return loss
+
+    def on_validation_epoch_start(self) -> None:
+        self.evaluated = []
+
+    def validation_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
+        total, n_tokens = summed_token_loss(self.model(batch["inputs"]), batch["targets"])
+        while len(self.evaluated) <= dataloader_idx:
+            self.evaluated.append(torch.zeros(2, dtype=torch.float64, device=self.device))
+        self.evaluated[dataloader_idx] += torch.stack([total.double(), n_tokens.double()])
+
+    def on_validation_epoch_end(self) -> None:
+        losses = [self._mean_over_ranks(sums) for sums in self.evaluated]
+        for loss in losses:
+            if not math.isfinite(loss):
+                raise self.diverged(f"the loss in evaluation is {loss}")
+        self.metrics |= {
+            "val/loss": losses[0],
+            "val/perplexity": perplexity(losses[0]),
+            "val/bits_per_byte": bits_per_byte(losses[0], self.val_bytes_per_token),
+        }
+        if len(losses) > 1:
+            self.metrics["train/eval_loss"] = losses[1]
+        # for callbacks of the user's own, such as EarlyStopping
+        self.log("val/loss", losses[0], logger=False)
+
+    def report(self) -> dict[str, float]:
+        """Mean training loss since the last report, gradient norm, learning rate. Every rank must call it."""
+        losses = torch.stack(self.train_losses).double()
+        loss = self._mean_over_ranks(torch.stack([losses.sum(), torch.ones_like(losses).sum()]))
+        self.train_losses.clear()
+        self.metrics |= {"train/loss": loss, "train/perplexity": perplexity(loss), "lr": self.current_lr()}
+        if self.grad_norm is not None:
+            self.metrics["grad_norm"] = float(self.grad_norm)
+        if not math.isfinite(loss):
+            raise self.diverged(f"the training loss is {loss}")
+        return self.metrics
+
+    def diverged(self, finding: str) -> DivergedError:
+        """What to raise on finding numbers that are none, with the remedy."""
+        clip = "" if self.grad_clip else " or clip with trainer.grad_clip=1.0"
+        return DivergedError(
+            f"{finding} at step {self.trainer.global_step}: "
+            f"lower optimizer.lr={self.optimizer_config.lr:g}, warm up for longer{clip}"
+        )
+
+    def current_lr(self) -> float:
+        """Learning rate of the step just taken."""
+        return self._lr_at(self.trainer.global_step - 1)
+
+    def configure_optimizers(self) -> Optimizer:
+        return build_optimizer(self.model, self.optimizer_config)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["plan"] = dataclasses.asdict(self.plan)
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """A resumed run takes the optimizer's state from the checkpoint, its settings from the command
+        line.
+        """
+        (stored,) = checkpoint["optimizer_states"]
+        groups = build_optimizer(self.model, self.optimizer_config).state_dict()["param_groups"]
+        names, places = parameter_names(stored["param_groups"]), parameter_names(groups)
+        index = {name: place for place, name in places.items()}
+        state = {index[names[place]]: values for place, values in stored["state"].items()}
+        checkpoint["optimizer_states"] = [{"state": state, "param_groups": groups}]
+
+    def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
+        # A function of the step and the settings alone; torch's schedulers would keep the old run's peak.
+        for group in optimizer.param_groups:
+            group["lr"] = self._lr_at(self.trainer.global_step)
+
+    def configure_gradient_clipping(
+        self, optimizer: Optimizer, gradient_clip_val: Any = None, gradient_clip_algorithm: Any = None
+    ) -> None:
+        # Lightning's own clipping refuses fused optimizers under mixed precision, and does not tell the norm.
+        # Such an optimizer undoes float16's loss scaling in its step, which is after the clipping: too late.
+        precision = self.trainer.precision_plugin
+        if isinstance(precision, MixedPrecision) and precision.scaler and optimizer.defaults.get("fused"):
+            precision.scaler.unscale_(optimizer)
+        limit = math.inf if self.grad_clip is None else self.grad_clip
+        self.grad_norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), limit)
+
+    def _lr_at(self, step: int) -> float:
+        return learning_rate(
+            step, config=self.schedule_config, peak=self.optimizer_config.lr, total_steps=self.plan.steps
+        )
+
+    def _mean_over_ranks(self, sums: Tensor) -> float:
+        """Total over count, each summed over all ranks."""
+        if self.trainer.world_size > 1:
+            sums = torch.as_tensor(self.trainer.strategy.reduce(sums, reduce_op="sum"))
+        return float(sums[0] / sums[1])
+
+
+def _draw_seed(seed: int, micro_step: int, rank: int) -> int:
+    """One seed of 63 bits for each (seed, micro-step, rank)."""
+    digest = hashlib.blake2b(f"draws/{seed}/{micro_step}/{rank}".encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "little") >> 1

@@ -1,0 +1,99 @@
+"""What a run will do, worked out before anything slow: the numbers that follow from the settings and the
+data.
+"""
+
+import math
+from dataclasses import dataclass
+
+from gpt_pretrain.config import ModelConfig, TrainConfig
+from gpt_pretrain.errors import InputError
+from gpt_pretrain.training.schedule import warmup_steps
+
+MOST_TOKENS = 10**18  # whatever is counted then fits into 64 bits
+
+
+@dataclass(kw_only=True, slots=True, frozen=True)
+class Plan:
+    """Counts are optimizer steps unless they say otherwise."""
+
+    world_size: int
+    n_windows: int  # of the training split, an epoch
+    stride: int
+    batch_tokens: int  # tokens of a micro-step, all devices
+    accumulate: int  # micro-steps an optimizer step
+    steps: int
+    steps_per_epoch: float
+    reason: str  # the budget that set `steps`, as one would type it
+    eval_every: int
+    sample_every: int
+    checkpoint_every: int | None
+
+    @property
+    def tokens_per_step(self) -> int:
+        return self.batch_tokens * self.accumulate
+
+
+def make_plan(config: TrainConfig, model: ModelConfig, *, n_windows: int, world_size: int) -> Plan:
+    """Derive a run's numbers from its settings and the windows of an epoch.
+
+    Raises InputError where the settings contradict each other or the data.
+    """
+    trainer, data = config.trainer, config.data
+    batch_tokens = world_size * data.batch_size * model.context_length
+    accumulate = _accumulate(trainer.global_batch_tokens, batch_tokens)
+    steps_per_epoch = n_windows / (world_size * data.batch_size * accumulate)
+    steps, reason = _steps(config, batch_tokens * accumulate, steps_per_epoch)
+    warmup = warmup_steps(config.schedule, steps)
+    if warmup >= steps and warmup > 0:
+        raise InputError(
+            f"schedule.warmup_steps={warmup} does not fit into a run of {steps} steps ({reason}): "
+            "warm up for less or train longer"
+        )
+    eval_every = min(steps, trainer.eval_every or max(1, math.ceil(steps / 10)))
+    return Plan(
+        world_size=world_size,
+        n_windows=n_windows,
+        stride=data.stride or model.context_length,
+        batch_tokens=batch_tokens,
+        accumulate=accumulate,
+        steps=steps,
+        steps_per_epoch=steps_per_epoch,
+        reason=reason,
+        eval_every=eval_every,
+        sample_every=trainer.sample_every or eval_every,
+        checkpoint_every=trainer.checkpoint_every,
+    )
+
+
+def _accumulate(global_batch_tokens: int | None, batch_tokens: int) -> int:
+    if global_batch_tokens is None:
+        return 1
+    if global_batch_tokens % batch_tokens:
+        nearest = batch_tokens * max(1, round(global_batch_tokens / batch_tokens))
+        raise InputError(
+            f"trainer.global_batch_tokens={global_batch_tokens} is no multiple of the {batch_tokens} tokens "
+            f"that all devices take at once: set {nearest}, or another data.batch_size"
+        )
+    return global_batch_tokens // batch_tokens
+
+
+def _steps(config: TrainConfig, tokens_per_step: int, steps_per_epoch: float) -> tuple[int, str]:
+    """The smallest budget in whole optimizer steps, and its name."""
+    trainer = config.trainer
+    budgets = []
+    if trainer.max_steps is not None:
+        budgets.append((trainer.max_steps, f"trainer.max_steps={trainer.max_steps}"))
+    if trainer.max_tokens is not None:
+        budgets.append((trainer.max_tokens // tokens_per_step, f"trainer.max_tokens={trainer.max_tokens}"))
+    if trainer.max_epochs is not None or not budgets:
+        epochs = trainer.max_epochs or 1
+        budgets.append((int(epochs * steps_per_epoch + 1e-6), f"trainer.max_epochs={epochs:g}"))
+    steps, reason = min(budgets)
+    if steps < 1:
+        raise InputError(
+            f"{reason} is less than one optimizer step of {tokens_per_step} tokens "
+            f"({steps_per_epoch:.2f} steps an epoch): set a smaller data.batch_size or a larger budget"
+        )
+    if steps * tokens_per_step > MOST_TOKENS:
+        raise InputError(f"{reason} is more than {MOST_TOKENS:.0e} tokens: set a smaller budget")
+    return steps, reason

@@ -1,0 +1,209 @@
+"""What can be known or go wrong before training: text, shape, plan, where to resume. No lightning."""
+
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from gpt_pretrain.config import DecodingConfig, ModelConfig, TrainConfig
+from gpt_pretrain.config.words import typed
+from gpt_pretrain.data.corpus import (
+    Corpus,
+    check_same,
+    check_windows,
+    epoch_windows,
+    load_corpus,
+    tokenizer_for,
+)
+from gpt_pretrain.errors import ArtifactError, InputError
+from gpt_pretrain.runs.folders import find_checkpoints, newest_valid
+from gpt_pretrain.runs.foreign import read_json
+from gpt_pretrain.runs.record import differences, read_record
+from gpt_pretrain.terminal.watching import forget
+from gpt_pretrain.tokenizer import Tokenizer
+from gpt_pretrain.training.plan import Plan, make_plan
+
+if TYPE_CHECKING:
+    from gpt_pretrain.weights.read import Weights
+
+log = logging.getLogger(__name__)
+
+# What the parameters' shapes follow from; dropout may change when a run goes on.
+SHAPE = ("vocab_size", "context_length", "emb_dim", "n_heads", "n_layers", "qkv_bias", "tie_weights")
+# What the batches already due follow from, beside the text and the tokenizer, which are compared by content.
+# The plan's share of it (stride, windows, tokens of a step) is compared as it comes out.
+DECIDE_BATCHES = {"seed", "optimizer.name", "data.special_tokens", "data.split", "data.val_fraction"}
+LARGEST_STATE = 64 << 20  # bytes of trainer_state.json
+
+
+@dataclass(kw_only=True, slots=True, frozen=True)
+class Preparation:
+    tokenizer: Tokenizer
+    corpus: Corpus
+    model: ModelConfig
+    plan: Plan
+    accelerator: str  # cpu or gpu
+    devices: int  # per node
+    num_nodes: int
+    start_from: "Weights | None"  # the first weights; None: random ones
+    resume_from: Path | None  # checkpoint with the whole training state
+    changes: list[str]  # settings that a resumed run goes on with other values of
+    sample_prompt: str  # as the tokenizer can read it, and
+    sample_decoding: DecodingConfig
+
+
+def prepare(config: TrainConfig, run: Path) -> Preparation:
+    """Check the settings against data and machine. Raises InputError or ArtifactError within seconds."""
+    forget()
+    resume_from, changes = _resume_from(config, run), []
+    from gpt_pretrain.runs.pretrained import check_tokenizer, fitting_model, open_pretrained
+    from gpt_pretrain.training.first_sample import decoding_for, prompt_for  # torch takes seconds
+
+    tokenizer = tokenizer_for(config.data, config.tokenizer)
+    if resume_from is None:
+        start_from = open_pretrained(config.weights, config.model)
+    else:
+        changes = _changes(config, resume_from)
+        start_from = _open_resumed(config, resume_from)
+    if start_from is not None:
+        check_tokenizer(start_from, config.weights, tokenizer)
+    model = fitting_model(start_from, config.model, tokenizer.vocab_size)
+    corpus = load_corpus(config.data, tokenizer)
+    check_windows(corpus, config.data, model.context_length)
+    accelerator, devices, num_nodes = _machine(config)
+    n_windows = epoch_windows(corpus, config.data, model.context_length)
+    plan = make_plan(config, model, n_windows=n_windows, world_size=devices * num_nodes)
+    if resume_from is not None:
+        _check_goes_on(resume_from, corpus, plan)
+    return Preparation(
+        tokenizer=tokenizer,
+        corpus=corpus,
+        model=model,
+        plan=plan,
+        accelerator=accelerator,
+        devices=devices,
+        num_nodes=num_nodes,
+        start_from=start_from,
+        resume_from=resume_from,
+        changes=changes,
+        sample_prompt=prompt_for(tokenizer, config.trainer.sample_prompt, corpus.val),
+        sample_decoding=decoding_for(tokenizer, config.decoding),
+    )
+
+
+def _resume_from(config: TrainConfig, run: Path) -> Path | None:
+    """The checkpoint to go on from: the one that the command line was rewritten to, or a run's newest."""
+    if config.resume is None:
+        if find_checkpoints(run):
+            raise InputError(
+                f"{run} holds a run already: {typed('resume', str(run))} goes on with it, "
+                "or give another hydra.run.dir"
+            )
+        return None
+    if Path(config.resume).parent.name == "checkpoints":
+        return Path(config.resume)
+    checkpoint, passed_over = newest_valid(Path(config.resume))
+    for line in passed_over:
+        log.warning("passed over: %s", line)
+    return checkpoint
+
+
+def _changes(config: TrainConfig, checkpoint: Path) -> list[str]:
+    """What differs from the settings that the run had so far, a line each.
+
+    Raises InputError where it decides which batches are due next.
+    """
+    changed = differences(config, read_record(checkpoint))
+    deciding = {key.removesuffix(".name"): pair for key, pair in changed.items() if key in DECIDE_BATCHES}
+    if "data.sources" in changed:  # which may have moved, but keep their shares
+        shares = [list((sources or {}).values()) for sources in changed["data.sources"]]
+        deciding["the weights of data.sources"] = (shares[0], shares[1])
+    now, then = ({key: pair[side] for key, pair in deciding.items()} for side in (0, 1))
+    _check_unchanged(checkpoint, now, then)
+    return [f"{key} was {_shown(then)}, is {_shown(now)}" for key, (now, then) in changed.items()]
+
+
+def _shown(value: Any) -> str:
+    return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _open_resumed(config: TrainConfig, checkpoint: Path) -> "Weights":
+    """The weights of a run that goes on; where they first came from does not matter any more.
+
+    Raises InputError for settings that would make another model of it.
+    """
+    from gpt_pretrain.weights.read import open_weights
+
+    weights = open_weights(checkpoint)
+    given = {f"model.{key}": getattr(config.model, key) for key in SHAPE}
+    given = {key: value for key, value in given.items() if value is not None}
+    _check_unchanged(checkpoint, given, {f"model.{key}": getattr(weights.config, key) for key in SHAPE})
+    return weights
+
+
+def _check_goes_on(checkpoint: Path, corpus: Corpus, plan: Plan) -> None:
+    """Raise InputError where the next batch would not be the one that the run's next step is due."""
+    with _training_state(checkpoint):
+        progress = read_json(checkpoint / "trainer_state.json", LARGEST_STATE)
+        corpus_then, plan_then = progress["GPTDataModule"]["corpus"], progress["plan"]
+    check_same(corpus, corpus_then, str(checkpoint.parent.parent))
+    names = {
+        "batch_tokens": "tokens at once (data.batch_size, trainer.devices)",
+        "accumulate": "micro-steps a step (trainer.global_batch_tokens)",
+        "stride": "data.stride",
+        "n_windows": "data.max_windows (windows an epoch)",
+    }
+    given = {name: getattr(plan, key) for key, name in names.items()}
+    with _training_state(checkpoint):
+        then = {name: plan_then[key] for key, name in names.items()}
+    _check_unchanged(checkpoint, given, then)
+
+
+@contextmanager
+def _training_state(checkpoint: Path) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ArtifactError(
+            f"{checkpoint} lacks what a run needs to go on ({error!r}): "
+            f"begin a new one from its weights, weights=checkpoint weights.path={checkpoint}"
+        ) from error
+
+
+def _check_unchanged(checkpoint: Path, given: dict[str, Any], trained: dict[str, Any]) -> None:
+    run = checkpoint.parent.parent
+    for name, value in given.items():
+        if value != trained[name]:
+            raise InputError(
+                f"{typed('resume', str(run))}: {name} is {_shown(value)}, "
+                f"but it was {_shown(trained[name])} so far\n"
+                "leave the run's settings as they are, or begin a new one from its weights: "
+                f"weights=checkpoint {typed('weights.path', str(run))}"
+            )
+
+
+def _machine(config: TrainConfig) -> tuple[str, int, int]:
+    """Accelerator, devices of a node and nodes; torchrun's word goes before the settings'."""
+    import torch
+
+    trainer = config.trainer
+    n_gpus = torch.cuda.device_count()
+    if trainer.accelerator == "gpu" and n_gpus == 0:
+        raise InputError(
+            "trainer.accelerator=gpu: this machine has no GPU that torch can use; set trainer=cpu"
+        )
+    accelerator = "cpu" if trainer.accelerator == "cpu" or n_gpus == 0 else "gpu"
+    if accelerator == "cpu" and trainer.precision == "16-mixed":  # Lightning would take bf16-mixed
+        raise InputError(
+            "trainer.precision=16-mixed needs a GPU: set trainer.precision=bf16-mixed or 32-true"
+        )
+    if "TORCHELASTIC_RUN_ID" in os.environ:
+        devices = int(os.environ["LOCAL_WORLD_SIZE"])
+        return accelerator, devices, int(os.environ["WORLD_SIZE"]) // devices
+    devices = trainer.devices or (n_gpus if accelerator == "gpu" else 1)
+    if accelerator == "gpu" and devices > n_gpus:
+        raise InputError(f"trainer.devices={devices}: this machine has {n_gpus} GPUs")
+    return accelerator, devices, trainer.num_nodes

@@ -1,0 +1,133 @@
+"""Settings: every option composes, what does not fit is refused with the key, the value and the remedy."""
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+from gpt_pretrain.cli.compose import compose
+from gpt_pretrain.cli.schemas import config_dir
+from gpt_pretrain.config import GenerateConfig, TrainConfig, known_keys, resolve_model
+from gpt_pretrain.errors import InputError
+
+OPTIONS = [
+    f"{file.parent.name}={file.stem}"
+    for file in sorted(config_dir().glob("*/*.yaml"))
+    if file.parent.parent == config_dir()
+]
+PATHS = {
+    "data=text_files": ["data.path=x.txt"],
+    "data=gutenberg": ["data.path=x"],
+    "data=hugging_face": ["data.path=x"],
+    "data=token_files": ["data.path=x.bin"],
+    "data=mixture": ["data.sources={x.txt:1}"],
+    "tokenizer=tiktoken": ["tokenizer.path=x"],
+    "tokenizer=huggingface": ["tokenizer.path=x"],
+    "weights=checkpoint": ["weights.path=x"],
+}
+SCRIPTS_DEPEND_ON = """
+    model weights weights.path data data.path data.batch_size data.stride tokenizer
+    data.pattern data.text_field data.split data.val_fraction data.val_path data.sources data.cache_dir
+    data.num_workers data.prepare_workers
+    optimizer optimizer.lr optimizer.weight_decay schedule schedule.warmup_steps
+    trainer.max_steps trainer.max_epochs trainer.max_tokens trainer.accelerator trainer.devices
+    trainer.precision trainer.eval_every trainer.checkpoint_every seed resume
+    checkpoint prompt num_samples decoding decoding.max_new_tokens decoding.temperature
+    decoding.top_k decoding.top_p decoding.seed
+"""
+
+
+def groups_of(name: str) -> str:
+    return (config_dir() / f"{name}.yaml").read_text()
+
+
+@pytest.mark.parametrize("option", [o for o in OPTIONS if f"- {o.split('=')[0]}:" in groups_of("train")])
+def test_every_option_composes_into_a_training_run(option):
+    config = compose("train", TrainConfig, [option, *PATHS.get(option, [])])
+    group, _, name = option.partition("=")
+    section = getattr(config, group, None)
+    if hasattr(section, "name"):
+        assert section.name == name
+
+
+@pytest.mark.parametrize("option", [o for o in OPTIONS if o.startswith("decoding=")])
+def test_every_decoding_option_composes_into_generation(option):
+    compose("generate", GenerateConfig, [option])
+
+
+def test_the_names_that_scripts_depend_on_exist():
+    known = known_keys(TrainConfig) + known_keys(GenerateConfig)
+    assert [key for key in SCRIPTS_DEPEND_ON.split() if key not in known] == []
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("model.n_layr=2", "model.n_layr: no such setting or group, did you mean model.n_layers?"),
+        ("+model.n_layr=2", "model.n_layr: no such setting, did you mean model.n_layers?"),
+        ("modle=tiny", "modle: no such setting or group, did you mean model?"),
+        ("model=gpt2_smal", "model=gpt2_smal: no such option, did you mean gpt2_small?"),
+        ("optimizer.momentum=0.5", "optimizer.momentum belongs to optimizer=sgd and optimizer=muon"),
+        ("optimizer.name=sgd", "optimizer.name=sgd cannot be set by itself: choose optimizer=sgd"),
+        ("model.n_layers=abc", "model.n_layers: Value 'abc' of type 'str' could not be converted to Integer"),
+        ("~optimizer.lr", "optimizer.lr"),
+        ("~optimizer", "optimizer has no value"),
+        ("~seed", "seed"),
+        ("optimizer.lr=-1", "optimizer.lr=-1.0 is out of range: it must be above 0"),
+        ("optimizer.lr=nan", "optimizer.lr=nan is out of range"),
+        ("optimizer.lr=inf", "optimizer.lr=inf is out of range"),
+        ("data.batch_size=1" + 400 * "0", "its size must be less than 2^63"),
+        ("decoding.temperature=-1", "decoding.temperature=-1.0 is out of range: it must be at least 0"),
+        ("decoding.top_k=0", "decoding.top_k=0 is out of range: it must be at least 1"),
+        ("trainer.precision=bf16", "trainer.precision=bf16 is none of"),
+        ("schedule.min_lr=1", "schedule.min_lr=1 exceeds the peak optimizer.lr=0.001"),
+        ("data=text_files", "data.path is not set"),
+        ("weights=checkpoint", "weights.path is not set"),
+    ],
+)
+def test_what_does_not_fit_is_refused_by_name(override, message):
+    with pytest.raises(InputError) as refused:
+        compose("train", TrainConfig, [override])
+    assert message in str(refused.value)
+    assert len(str(refused.value).splitlines()) <= 3
+
+
+def test_a_later_override_beats_an_option_and_an_experiment():
+    config = compose("train", TrainConfig, ["experiment=chapter5", "optimizer.lr=1e-5", "model.n_layers=1"])
+    assert (config.optimizer.lr, config.model.n_layers, config.model.emb_dim) == (1e-5, 1, 768)
+    assert config.optimizer.decay == "all"
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["model.emb_dim=100", "model.n_heads=3"], "model.emb_dim=100 is not divisible by model.n_heads=3"),
+        (["model.vocab_size=256"], "model.vocab_size=256 cannot hold the tokenizer's 50257 ids"),
+        (["model=from_weights"], "model.context_length is not set"),
+    ],
+)
+def test_a_shape_that_cannot_be_built_is_refused(overrides, message):
+    settings = compose("train", TrainConfig, overrides).model
+    with pytest.raises(InputError, match=re.escape(message)):
+        resolve_model(settings, read=None, tokenizer_vocab_size=50257)
+
+
+def test_no_settings_file_names_code_to_run():
+    for file in config_dir().rglob("*.yaml"):
+        assert "_target_" not in file.read_text(), file
+
+
+def test_every_train_and_generate_command_of_the_readme_composes():
+    readme = (Path(__file__).parent.parent.parent / "README.md").read_text()
+    # A line after a dollar sign shows what is printed, refusals among it.
+    commands = re.findall(r"^(?!\$).*?python (train|generate)\.py ?([^\n`#&|)]*)", readme, re.MULTILINE)
+    assert len(commands) > 10
+    for script, arguments in commands:
+        if "--" in arguments or "<" in arguments or "..." in arguments:
+            continue
+        words = shlex.split(arguments)
+        if "-m" in words:  # of a sweep, what all its trials share
+            words = [word for word in words if word != "-m" and "," not in word]
+        plain = [word for word in words if not word.startswith(("resume=", "hydra."))]
+        compose(script, TrainConfig if script == "train" else GenerateConfig, plain)

@@ -1,0 +1,126 @@
+"""Batches: the same bit for bit whoever loads them, each window once at any number of ranks, and what is left
+after a resume.
+"""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+from gpt_pretrain.data.order import BLOCK, WindowOrder
+from gpt_pretrain.training.datamodule import GPTDataModule
+from gpt_pretrain.training.plan import Plan
+
+CONTEXT = 8
+
+
+def plan_for(corpus, *, batch_size, world_size=1, steps=10, n_windows=None):
+    n_windows = n_windows or sum((len(part.train) - 1) // CONTEXT for part in corpus.trained)
+    return Plan(
+        world_size=world_size,
+        n_windows=n_windows,
+        stride=CONTEXT,
+        batch_tokens=0,
+        accumulate=1,
+        steps=steps,
+        steps_per_epoch=1.0,
+        reason="",
+        eval_every=1,
+        sample_every=1,
+        checkpoint_every=None,
+    )
+
+
+@pytest.fixture
+def corpus(tmp_path, load):
+    (tmp_path / "a.txt").write_text("".join(chr(32 + n % 90) for n in range(3000)))
+    return load(tmp_path / "a.txt")
+
+
+def module(corpus, *, rank=0, num_workers=0, batch_size=4, **plan):
+    from gpt_pretrain.config import DataConfig
+
+    data = GPTDataModule(
+        DataConfig(batch_size=batch_size, num_workers=num_workers),
+        None,
+        plan_for(corpus, batch_size=batch_size, **plan),
+        context_length=CONTEXT,
+        seed=5,
+        eval_batches=None,
+        eval_train=True,
+        corpus=corpus,
+    )
+    data.trainer = SimpleNamespace(global_rank=rank, global_step=0)
+    return data
+
+
+def loaded(loader):
+    return [(batch["inputs"].clone(), batch["targets"].clone()) for batch in loader]
+
+
+def equal(one, other):
+    return len(one) == len(other) and all(
+        torch.equal(a, b) for x, y in zip(one, other, strict=True) for a, b in zip(x, y, strict=True)
+    )
+
+
+@pytest.mark.parametrize("num_workers", [1, 4])
+def test_worker_processes_change_no_bit(corpus, num_workers):
+    alone, together = module(corpus, steps=40), module(corpus, steps=40, num_workers=num_workers)
+    assert equal(loaded(alone.train_dataloader()), loaded(together.train_dataloader()))
+    for one, other in zip(alone.val_dataloader(), together.val_dataloader(), strict=True):
+        assert equal(loaded(one), loaded(other))
+
+
+@pytest.mark.parametrize("prefetch_factor", [1, 5])
+def test_prefetching_changes_no_bit(corpus, prefetch_factor):
+    loader = module(corpus, steps=40).train_dataloader()
+    ahead = torch.utils.data.DataLoader(
+        loader.dataset, batch_size=None, num_workers=2, prefetch_factor=prefetch_factor
+    )
+    assert equal(loaded(loader), loaded(ahead))
+
+
+@pytest.mark.parametrize("world_size", [1, 2, 3, 8])
+def test_all_ranks_together_train_on_every_window_once_an_epoch(corpus, world_size):
+    n_windows = sum((len(part.train) - 1) // CONTEXT for part in corpus.trained)
+    n_windows -= n_windows % (world_size * 4)  # whole steps
+    steps = n_windows // (world_size * 4)
+    seen = []
+    for rank in range(world_size):
+        data = module(corpus, rank=rank, world_size=world_size, steps=steps, n_windows=n_windows)
+        for inputs, targets in loaded(data.train_dataloader()):
+            seen += torch.cat([inputs, targets[:, -1:]], 1).tolist()
+    tokens = corpus.train[:].astype(np.int64)
+    expected = [tokens[k * CONTEXT : (k + 1) * CONTEXT + 1].tolist() for k in range(n_windows)]
+    assert sorted(seen) == sorted(expected)
+
+
+def test_a_resumed_run_reads_exactly_the_rest(corpus):
+    whole = loaded(module(corpus, steps=90).train_dataloader())
+    first = module(corpus, steps=90)
+    first.trainer.global_step = 37
+    resumed = module(corpus, steps=90)
+    resumed.load_state_dict(first.state_dict())
+    assert equal(loaded(resumed.train_dataloader()), whole[37:])
+    assert first.state_dict()["corpus"] == corpus.fingerprints
+
+
+def test_a_batch_is_known_without_those_before_it(corpus):
+    settings = {"n_windows": 300, "context_length": CONTEXT, "stride": CONTEXT, "batch_size": 4}
+    one, other = (WindowOrder(corpus, seed=5, rank=1, world_size=2, **settings) for _ in range(2))
+    forwards = [one.starts(k).tolist() for k in range(3 * BLOCK)]
+    assert [other.starts(k).tolist() for k in reversed(range(3 * BLOCK))] == forwards[::-1]
+
+
+def test_a_mixture_s_windows_lie_in_one_source_each_in_the_shares_asked_for(tmp_path, load):
+    for name, letter in (("a", "a"), ("b", "b")):
+        (tmp_path / f"{name}.txt").write_text(letter * 2003)
+    sources = {str(tmp_path / "a.txt"): 3, str(tmp_path / "b.txt"): 1}
+    corpus = load(None, source="mixture", sources=sources)
+    n_windows = sum((len(part.train) - 1) // CONTEXT for part in corpus.trained)
+    data = module(corpus, steps=n_windows // 4, batch_size=4)
+    windows = torch.cat([inputs for inputs, _ in loaded(data.train_dataloader())])
+    assert all(len(set(window.tolist())) == 1 for window in windows)
+    assert (windows[:, 0] == ord("a")).float().mean().item() == pytest.approx(0.75, abs=0.01)

@@ -1,0 +1,63 @@
+"""The LightningModule under a trainer of Lightning's own."""
+
+import lightning as L
+import pytest
+import torch
+from lightning.pytorch.plugins import MixedPrecision
+from torch.utils.data import DataLoader
+
+from gpt_pretrain.config import AdamWConfig, ConstantConfig, ModelConfig, MuonConfig, SGDConfig
+from gpt_pretrain.model import GPTModel
+from gpt_pretrain.training.module import GPTModule
+from gpt_pretrain.training.plan import Plan
+
+SHAPE = ModelConfig(vocab_size=13, context_length=6, emb_dim=8, n_heads=2, n_layers=1)
+PLAN = Plan(
+    world_size=1,
+    n_windows=2,
+    stride=6,
+    batch_tokens=12,
+    accumulate=1,
+    steps=1,
+    steps_per_epoch=1,
+    reason="",
+    eval_every=1,
+    sample_every=1,
+    checkpoint_every=None,
+)
+
+
+def gradients_of_one_step(optimizer, plugins) -> tuple[float, list[torch.Tensor]]:
+    """The norm that is logged, and what the optimizer was given."""
+    torch.manual_seed(0)
+    module = GPTModule(
+        GPTModel(SHAPE),
+        optimizer=optimizer,
+        schedule=ConstantConfig(),
+        plan=PLAN,
+        seed=1,
+        grad_clip=0.5,
+        val_bytes_per_token=1.0,
+    )
+    batch = {"inputs": torch.arange(12).view(2, 6), "targets": torch.arange(1, 13).view(2, 6)}
+    trainer = L.Trainer(
+        accelerator="cpu",
+        plugins=plugins,
+        max_steps=1,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+    trainer.fit(module, DataLoader([batch], batch_size=None))
+    return float(module.grad_norm), [parameter.grad for parameter in module.parameters()]
+
+
+@pytest.mark.parametrize("optimizer", [AdamWConfig(), MuonConfig(), SGDConfig()], ids=lambda c: c.name)
+def test_float16_clips_the_gradient_and_not_its_scaled_up_copy(optimizer):
+    scaler = torch.amp.GradScaler("cpu", init_scale=1024.0)
+    norm, gradients = gradients_of_one_step(optimizer, [MixedPrecision("16-mixed", "cpu", scaler)])
+    expected_norm, expected = gradients_of_one_step(optimizer, [])
+    assert norm == pytest.approx(expected_norm, rel=1e-2)
+    for ours, theirs in zip(gradients, expected, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=0.05, atol=1e-3)

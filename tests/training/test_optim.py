@@ -1,0 +1,91 @@
+import copy
+from dataclasses import replace
+
+import pytest
+import torch
+from torch.optim import AdamW, Muon
+
+from gpt_pretrain.config import MEMBERS, ModelConfig, MuonConfig, OptimizerConfig
+from gpt_pretrain.model import GPTModel
+from gpt_pretrain.training.optim import Joined, build_optimizer
+
+SHAPE = ModelConfig(vocab_size=13, context_length=6, emb_dim=8, n_heads=2, n_layers=1)
+ALL = [member() for member in MEMBERS[OptimizerConfig].values()]
+
+
+def model_with_gradients() -> GPTModel:
+    torch.manual_seed(0)
+    model = GPTModel(SHAPE)
+    model(torch.tensor([[1, 2, 3], [4, 5, 6]])).square().mean().backward()
+    return model
+
+
+@pytest.mark.parametrize("config", ALL, ids=lambda config: config.name)
+def test_every_parameter_is_in_exactly_one_group_and_moves(config):
+    model = model_with_gradients()
+    optimizer = build_optimizer(model, config)
+    held = [id(p) for group in optimizer.param_groups for p in group["params"]]
+    assert sorted(held) == sorted(id(p) for p in model.parameters())
+    before = [p.clone() for p in model.parameters()]
+    optimizer.step()
+    moved = [not torch.equal(old, new) for old, new in zip(before, model.parameters(), strict=True)]
+    has_gradient = [bool(p.grad.abs().sum() > 0) for p in model.parameters()]
+    assert all(m for m, g in zip(moved, has_gradient, strict=True) if g)
+
+
+@pytest.mark.parametrize("config", ALL, ids=lambda config: config.name)
+def test_only_matrices_decay_unless_all_shall(config):
+    for decay, exempt in (("matrices", True), ("all", False)):
+        config = replace(config, decay=decay, weight_decay=0.5)
+        for group in build_optimizer(GPTModel(SHAPE), config).param_groups:
+            for parameter in group["params"]:
+                assert (group["weight_decay"] == 0) == (parameter.ndim < 2 and exempt)
+
+
+def test_muon_takes_the_matrices_of_the_blocks_and_adamw_the_rest():
+    optimizer = build_optimizer(GPTModel(SHAPE), MuonConfig())
+    muon, adamw = optimizer.optimizers
+    assert isinstance(muon, Muon)
+    assert isinstance(adamw, AdamW)
+    names = [name for group in muon.param_groups for name in group["param_names"]]
+    assert names == [
+        "blocks.0.att.qkv.weight",
+        "blocks.0.att.out_proj.weight",
+        "blocks.0.ff.expand.weight",
+        "blocks.0.ff.contract.weight",
+    ]
+
+
+def test_joined_optimizers_do_what_each_would_alone_and_follow_the_learning_rate():
+    joined_parameters = [torch.nn.Parameter(torch.ones(2, 2)), torch.nn.Parameter(torch.ones(3))]
+    alone_parameters = copy.deepcopy(joined_parameters)
+    joined = Joined([Muon(joined_parameters[:1], lr=0.1), AdamW(joined_parameters[1:], lr=0.1)])
+    alone = [Muon(alone_parameters[:1], lr=0.1), AdamW(alone_parameters[1:], lr=0.1)]
+    for step in range(3):
+        for optimizer in (joined, *alone):
+            for group in optimizer.param_groups:
+                group["lr"] = 0.1 / (step + 1)
+        for parameters in (joined_parameters, alone_parameters):
+            for parameter in parameters:
+                parameter.grad = torch.arange(1.0, parameter.numel() + 1).reshape(parameter.shape)
+        joined.step()
+        for optimizer in alone:
+            optimizer.step()
+    for ours, theirs in zip(joined_parameters, alone_parameters, strict=True):
+        assert torch.equal(ours, theirs)
+
+
+@pytest.mark.parametrize("config", ALL, ids=lambda config: config.name)
+def test_a_restored_optimizer_takes_the_same_next_step(config):
+    model = model_with_gradients()
+    optimizer = build_optimizer(model, config)
+    optimizer.step()
+    twin = copy.deepcopy(model)
+    for ours, theirs in zip(model.parameters(), twin.parameters(), strict=True):
+        theirs.grad = ours.grad.clone()
+    restored = build_optimizer(twin, config)
+    restored.load_state_dict(copy.deepcopy(optimizer.state_dict()))
+    optimizer.step()
+    restored.step()
+    for ours, theirs in zip(model.parameters(), twin.parameters(), strict=True):
+        assert torch.equal(ours, theirs)

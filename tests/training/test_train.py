@@ -1,0 +1,377 @@
+"""Whole training runs, in process: what is written, and that nothing beside the training changes it."""
+
+import csv
+import json
+import os
+import shutil
+import signal
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from gpt_pretrain.cli.compose import compose
+from gpt_pretrain.cli.refusals import user_facing
+from gpt_pretrain.config import TrainConfig
+from gpt_pretrain.errors import DivergedError, InputError, StoppedError, UserFacingError
+from gpt_pretrain.training.callbacks.samples import Samples
+from gpt_pretrain.training.callbacks.stop import Stop
+from gpt_pretrain.training.preflight import prepare
+from gpt_pretrain.training.train import multiplies_bfloat16, train
+from tests.conftest import QUICK
+
+pytestmark = pytest.mark.trains
+
+SETTINGS = [
+    *(*QUICK, "data.batch_size=2", "model.drop_rate=0.1"),
+    *("trainer.eval_batches=2", "trainer.log_every=1"),
+]
+
+
+def run(folder, *overrides):
+    config = compose("train", TrainConfig, [*SETTINGS, *overrides])
+    folder.mkdir(exist_ok=True)
+    return train(config, prepare(config, folder), folder)
+
+
+def rows(folder):
+    with (folder / "metrics.csv").open() as stream:
+        return list(csv.DictReader(stream))
+
+
+def losses(folder):
+    return {row["step"]: row["train/loss"] for row in rows(folder) if row["train/loss"]}
+
+
+def same_state(one, other) -> bool:
+    for name in ("model.safetensors", "optimizer.safetensors"):
+        ours, theirs = load_file(one / name), load_file(other / name)
+        if ours.keys() != theirs.keys() or not all(torch.equal(ours[k], theirs[k]) for k in ours):
+            return False
+    return True
+
+
+def test_a_run_leaves_everything_that_it_promises(tmp_path):
+    summary = run(tmp_path, "trainer.max_steps=6", "trainer.eval_every=3")
+    assert json.loads((tmp_path / "summary.json").read_text()) == summary
+    assert set(summary) == {
+        *("steps", "tokens_seen", "train_loss", "val_loss", "best_val_loss", "val_perplexity"),
+        *("tokens_per_sec", "seconds", "n_params", "best_checkpoint", "exit_reason"),
+    }
+    assert all(value is not None for value in summary.values())
+    assert (summary["steps"], summary["tokens_seen"]) == (6, 6 * 2 * 64)
+    assert [row["step"] for row in rows(tmp_path)] == [str(step) for step in range(7)]
+    assert [row["step"] for row in rows(tmp_path) if row["val/loss"]] == ["0", "3", "6"]
+    assert (tmp_path / "loss.png").read_bytes().startswith(b"\x89PNG")
+    assert "--- step 6\nEvery effort moves you" in (tmp_path / "samples.txt").read_text()
+    assert list((tmp_path / "tensorboard").glob("events*"))
+
+
+def test_the_logged_validation_loss_is_the_token_weighted_mean_of_the_text(tmp_path):
+    settings = ["trainer.precision=32-true", "data.batch_size=7"]  # as the model below computes
+    run(tmp_path, "trainer.max_steps=1", "trainer.eval_batches=null", *settings)
+    config = compose("train", TrainConfig, [*SETTINGS, *settings])
+    prepared = prepare(config, tmp_path / "other")
+    from gpt_pretrain.runs.checkpoint import load_model
+    from gpt_pretrain.runs.folders import find_checkpoint
+
+    model, _ = load_model(find_checkpoint(tmp_path))
+    tokens = torch.from_numpy(prepared.corpus.val[:].astype("int64"))
+    n_windows = (len(tokens) - 1) // 64
+    with torch.inference_mode():
+        inputs = tokens[: n_windows * 64].view(-1, 64)
+        targets = tokens[1 : n_windows * 64 + 1].view(-1, 64)
+        log_probabilities = model(inputs).double().log_softmax(-1)
+        expected = -log_probabilities.gather(-1, targets[..., None]).mean().item()
+    assert float(rows(tmp_path)[-1]["val/loss"]) == pytest.approx(expected, abs=1e-6)
+
+
+def test_evaluating_sampling_and_saving_more_often_changes_no_digit(tmp_path):
+    run(tmp_path / "rare", "trainer.max_steps=6", "trainer.eval_every=6")
+    often = [
+        "trainer.eval_every=1",
+        "trainer.sample_every=1",
+        "trainer.checkpoint_every=1",
+        "trainer.keep_last=9",
+    ]
+    run(tmp_path / "often", "trainer.max_steps=6", *often, "trainer.eval_train=true", "data.num_workers=1")
+    assert losses(tmp_path / "rare") == losses(tmp_path / "often")
+    last = "checkpoints/step-00000006"
+    assert same_state(tmp_path / "rare" / last, tmp_path / "often" / last)
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "muon", "sgd", "adam"])
+def test_a_resumed_run_equals_the_uninterrupted_one_bit_for_bit(tmp_path, optimizer):
+    whole = [f"optimizer={optimizer}", "schedule=cosine", "trainer.global_batch_tokens=256"]
+    whole += [
+        "trainer.eval_every=2",
+        "trainer.checkpoint_every=3",
+        "trainer.keep_last=9",
+        "trainer.keep_best=false",
+    ]
+    run(tmp_path / "whole", *whole, "trainer.max_steps=7")
+    first = tmp_path / "first"
+    run(first, *whole, "trainer.max_steps=7")
+    for step in (6, 7):  # as if the run had been killed after step 3
+        for file in (first / "checkpoints" / f"step-0000000{step}").iterdir():
+            file.unlink()
+        (first / "checkpoints" / f"step-0000000{step}").rmdir()
+    run(first, *whole, "trainer.max_steps=7", f"resume='{first}'")
+    last = "checkpoints/step-00000007"
+    assert same_state(tmp_path / "whole" / last, first / last)
+    assert losses(tmp_path / "whole") == losses(first)
+    assert [row["val/loss"] for row in rows(tmp_path / "whole")] == [row["val/loss"] for row in rows(first)]
+
+
+@pytest.mark.parametrize("killed_after", [2, 8])
+def test_what_happens_between_two_parts_of_a_run_changes_no_digit_of_it(tmp_path, killed_after):
+    """Two optimizers in one, accumulation, dropout, clipping and a decay that begins late, all at once."""
+    whole = ["optimizer=muon", "schedule=wsd", "trainer.global_batch_tokens=384", "trainer.grad_clip=0.5"]
+    whole += ["trainer.max_steps=9", "trainer.checkpoint_every=2", "trainer.keep_last=9"]
+    run(tmp_path / "whole", *whole, "trainer.eval_every=3")
+    run_to(killed_after, tmp_path / "whole", tmp_path / "first")
+    resume = f"resume='{tmp_path / 'first'}'"
+    run(tmp_path / "first", *whole, "trainer.eval_every=2", "trainer.sample_every=1", resume)
+    last = "checkpoints/step-00000009"
+    assert same_state(tmp_path / "whole" / last, tmp_path / "first" / last)
+    assert losses(tmp_path / "whole") == losses(tmp_path / "first")
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A run of four steps with its checkpoints at 2 and 4, to be copied."""
+    folder = tmp_path_factory.mktemp("trained") / "run"
+    run(folder, "trainer.max_steps=4", "trainer.checkpoint_every=2", "trainer.eval_every=2")
+    return folder
+
+
+def run_to(step, source, folder):
+    """A copy of a run as if it had been killed after `step`."""
+    shutil.copytree(source, folder)
+    for checkpoint in (folder / "checkpoints").iterdir():
+        if int(checkpoint.name.removeprefix("step-")) > step:
+            shutil.rmtree(checkpoint)
+    return folder
+
+
+def test_a_resumed_run_takes_the_optimizers_settings_of_now(trained, tmp_path):
+    folder = run_to(2, trained, tmp_path / "run")
+    still = ["optimizer.lr=1e-30", "optimizer.weight_decay=0.5", "optimizer.beta1=0.5", "trainer.max_steps=4"]
+    run(folder, *still, f"resume='{folder}'")
+    before, after = (
+        load_file(folder / "checkpoints" / f"step-0000000{n}" / "model.safetensors") for n in (2, 4)
+    )
+    assert all(torch.equal(before[name], after[name]) for name in before)
+    state = json.loads((folder / "checkpoints" / "step-00000004" / "trainer_state.json").read_text())
+    assert [group["weight_decay"] for group in state["param_groups"]] == [0.5, 0.0]
+    assert {group["betas"][0] for group in state["param_groups"]} == {0.5}
+
+
+def test_the_logged_learning_rate_is_the_one_that_trained(tmp_path, trained):
+    """Also in the first step of a run that goes on for longer than it was planned."""
+    folder = run_to(4, trained, tmp_path / "run")
+    run(folder, "trainer.max_steps=5", "trainer.checkpoint_every=1", f"resume='{folder}'")
+    state = json.loads((folder / "checkpoints" / "step-00000005" / "trainer_state.json").read_text())
+    assert {repr(group["lr"]) for group in state["param_groups"]} == {rows(folder)[-1]["lr"]}
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("optimizer=sgd", "optimizer is sgd, but it was adamw so far"),
+        ("model.n_layers=1", r"model\.n_layers is 1, but it was 2 so far"),
+        ("model.context_length=32", r"model\.context_length is 32, but it was 64 so far"),
+        ("model.tie_weights=false", r"model\.tie_weights is false"),
+        ("tokenizer=gpt2", "was trained with the tokenizer bytes"),
+        ("data.batch_size=1", "tokens at once .* is 64, but it was 128 so far"),
+        ("trainer.global_batch_tokens=256", "micro-steps a step .* is 2, but it was 1 so far"),
+    ],
+)
+def test_settings_that_cannot_change_within_a_run_are_refused(trained, override, message):
+    with pytest.raises(InputError, match=message) as refused:
+        run(trained, "trainer.max_steps=6", override, f"resume='{trained}'")
+    assert len(str(refused.value).splitlines()) <= 3
+
+
+def test_a_run_goes_on_without_the_weights_that_it_began_with(trained, tmp_path):
+    weights = ["weights=checkpoint", f"weights.path='{run_to(4, trained, tmp_path / 'old')}'"]
+    quick = ["model=from_weights", "trainer.max_steps=2"]
+    run(tmp_path / "new", *weights, *quick)
+    shutil.rmtree(tmp_path / "old")
+    resumed = run(tmp_path / "new", *weights, *quick, "trainer.max_steps=3", f"resume='{tmp_path / 'new'}'")
+    assert resumed["steps"] == 3
+
+
+@pytest.mark.parametrize("left", [None, "", '{"steps": 2}', "[]"])
+def test_a_run_killed_before_its_summary_gets_it_when_resumed(trained, tmp_path, left):
+    folder = run_to(4, trained, tmp_path / "run")
+    complete = json.loads((folder / "summary.json").read_text())
+    (folder / "summary.json").unlink() if left is None else (folder / "summary.json").write_text(left)
+    partial = folder / "checkpoints" / ".step-00000004.1.partial"
+    partial.mkdir()
+    summary = run(folder, "trainer.max_steps=4", "trainer.eval_every=2", f"resume='{folder}'")
+    assert json.loads((folder / "summary.json").read_text()) == summary
+    for key in ("steps", "val_loss", "best_val_loss", "exit_reason"):
+        assert summary[key] == complete[key], key
+
+
+def test_what_a_killed_process_had_half_saved_is_cleared_away(trained, tmp_path):
+    folder = run_to(4, trained, tmp_path / "run")
+    partial = folder / "checkpoints" / ".step-00000005.1.partial"
+    partial.mkdir()
+    run(folder, "trainer.max_steps=5", f"resume='{folder}'")
+    assert not partial.exists()
+
+
+def test_tensorboard_keeps_what_was_written_before_a_run_was_resumed(trained, tmp_path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    folder = run_to(2, trained, tmp_path / "run")
+    run(folder, "trainer.max_steps=4", "trainer.eval_every=2", f"resume='{folder}'")
+    events = EventAccumulator(str(folder / "tensorboard"))
+    events.Reload()
+    assert [event.step for event in events.Scalars("val/loss")] == [0, 2, 4]
+    assert [event.step for event in events.Scalars("by_tokens/val_loss")] == [0, 2 * 128, 4 * 128]
+
+
+def test_a_signal_after_the_last_step_stops_nothing(tmp_path, monkeypatch):
+    monkeypatch.setattr(Samples, "_sample", lambda *_: os.kill(os.getpid(), signal.SIGTERM))
+    assert run(tmp_path, "trainer.max_steps=2", "trainer.sample_every=9")["exit_reason"] == "finished"
+    assert rows(tmp_path)[-1]["val/loss"]
+
+
+def test_a_second_ctrl_c_ends_the_run_at_once(monkeypatch):
+    stop = Stop(None)
+    for seconds in (10.0, 10.1):  # the second is the same one, passed on by a launcher
+        monkeypatch.setattr("gpt_pretrain.training.callbacks.stop.perf_counter", lambda: seconds)  # noqa: B023
+        stop._remember(signal.SIGINT, None)
+    monkeypatch.setattr("gpt_pretrain.training.callbacks.stop.perf_counter", lambda: 12.5)
+    with pytest.raises(StoppedError, match="interrupted again") as stopped:
+        stop._remember(signal.SIGINT, None)
+    assert stopped.value.exit_code == 130
+
+
+def test_ctrl_c_before_anyone_listens_is_an_interruption_not_a_failure(tmp_path, monkeypatch):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Stop, "on_sanity_check_start", interrupted)
+    previous = signal.getsignal(signal.SIGINT)
+    try:
+        with pytest.raises(UserFacingError, match="interrupted"), user_facing(TrainConfig, debug=False):
+            run(tmp_path, "trainer.max_steps=2")
+    finally:
+        signal.signal(signal.SIGINT, previous)  # Lightning ignores it from there on
+    assert json.loads((tmp_path / "summary.json").read_text())["exit_reason"] == "signal 2"
+
+
+def test_accumulated_micro_batches_train_like_one_large_batch(tmp_path):
+    # A sum over a batch of bfloat16 products is rounded to eight bits, and so shows where it was cut.
+    common = ["trainer.precision=32-true", "trainer.max_steps=4", "model.drop_rate=0"]
+    run(tmp_path / "large", *common, "data.batch_size=4")
+    run(tmp_path / "small", *common, "data.batch_size=2", "trainer.global_batch_tokens=256")
+    for step, loss in losses(tmp_path / "large").items():
+        assert float(losses(tmp_path / "small")[step]) == pytest.approx(float(loss), abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("avx512_bf16", "amx", "gpu", "expected"),
+    [
+        (True, False, (7, 5), {"cpu": True, "gpu": False}),
+        (False, True, (7, 5), {"cpu": True, "gpu": False}),
+        (False, False, (8, 0), {"cpu": False, "gpu": True}),
+        (False, False, (9, 0), {"cpu": False, "gpu": True}),
+        (False, False, (7, 5), {"cpu": False, "gpu": False}),
+    ],
+)
+def test_what_multiplies_bfloat16_is_asked_of_the_hardware_that_trains(
+    monkeypatch, avx512_bf16, amx, gpu, expected
+):
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: avx512_bf16)
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: amx)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: gpu)
+    assert {accelerator: multiplies_bfloat16(accelerator) for accelerator in ("cpu", "gpu")} == expected
+
+
+def test_auto_trains_in_what_the_hardware_multiplies_itself(tmp_path, monkeypatch):
+    def trained_in(precision):
+        run(tmp_path / precision, "trainer.max_steps=2", f"trainer.precision={precision}")
+        return losses(tmp_path / precision)
+
+    has = {}
+    monkeypatch.setattr(
+        "gpt_pretrain.training.train.multiplies_bfloat16", lambda accelerator: has[accelerator]
+    )
+    single, half = trained_in("32-true"), trained_in("bf16-mixed")
+    assert single != half
+    for has["cpu"], expected in ((False, single), (True, half)):
+        shutil.rmtree(tmp_path / "auto", ignore_errors=True)
+        assert trained_in("auto") == expected
+
+
+def test_only_the_newest_and_the_best_checkpoints_stay(tmp_path):
+    summary = run(
+        tmp_path,
+        "trainer.max_steps=6",
+        "trainer.eval_every=1",
+        "trainer.checkpoint_every=1",
+        "trainer.keep_last=2",
+    )
+    kept = {folder.name for folder in (tmp_path / "checkpoints").iterdir()}
+    best = summary["best_checkpoint"].rsplit("/", 1)[-1]
+    assert kept == {"step-00000005", "step-00000006", best}
+
+
+def test_the_best_validation_loss_is_the_lowest_of_all(tmp_path):
+    summary = run(tmp_path, "trainer.max_steps=5", "trainer.eval_every=1")
+    assert summary["best_val_loss"] == min(
+        float(row["val/loss"]) for row in rows(tmp_path) if row["val/loss"]
+    )
+
+
+def test_a_loss_that_is_no_number_ends_the_run_with_its_own_error(tmp_path):
+    with pytest.raises(DivergedError, match=r"lower optimizer\.lr"):
+        run(tmp_path, "trainer.max_steps=40", "optimizer=sgd", "optimizer.lr=1e30", "trainer.grad_clip=null")
+    assert json.loads((tmp_path / "summary.json").read_text())["exit_reason"] == "diverged"
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        ["optimizer=sgd", "optimizer.lr=1e30", "trainer.eval_every=1"],  # noticed by a sample
+        ["optimizer.lr=1e308", "trainer.checkpoint_every=1", "trainer.sample_every=99"],  # by saving
+        ["optimizer=sgd", "optimizer.lr=1e30", "trainer.eval_every=1", "trainer.sample_every=99"],
+    ],
+)
+def test_a_run_that_diverges_between_two_reports_saves_nothing_of_it(tmp_path, settings):
+    with pytest.raises(DivergedError, match=r"lower optimizer\.lr=1e\+30"):
+        run(tmp_path, "trainer.max_steps=40", "trainer.grad_clip=null", *settings)
+    assert json.loads((tmp_path / "summary.json").read_text())["exit_reason"] == "diverged"
+    assert not (tmp_path / "checkpoints").exists()
+
+
+def test_weights_of_a_checkpoint_start_a_new_run(tmp_path):
+    run(tmp_path / "first", "trainer.max_steps=3")
+    first = rows(tmp_path / "first")[-1]["val/loss"]
+    weights = ["weights=checkpoint", f"weights.path='{tmp_path / 'first'}'", "model=from_weights"]
+    run(tmp_path / "second", "trainer.max_steps=3", *weights)
+    assert rows(tmp_path / "second")[0]["val/loss"] == first
+
+
+def test_weights_are_not_trained_on_with_a_tokenizer_that_means_other_text(trained, tmp_path):
+    weights = ["weights=checkpoint", f"weights.path='{trained}'", "model=from_weights", "trainer.max_steps=1"]
+    (tmp_path / "few.txt").write_text("abcdefghij " * 500)  # 11 characters fit into 257 ids
+    other = ["tokenizer=characters", "data=text_files", f"data.path='{tmp_path / 'few.txt'}'"]
+    with pytest.raises(InputError, match=r"with the tokenizer bytes, where id 0 means b'\\x00', not b' '"):
+        run(tmp_path / "new", *weights, *other)
+    more = ["tokenizer.special_tokens=[pad]", "model.vocab_size=258"]  # one id more harms no other
+    assert run(tmp_path / "new", *weights, *more)["steps"] == 1
+
+
+def test_openais_weights_want_openais_tokenizer(tmp_path):
+    from tests.weights import foreign
+
+    foreign.huggingface(foreign.reference((24, 4, 3)), tmp_path)
+    weights = ["weights=gpt2", f"weights.path='{tmp_path}'", "model=from_weights", "tokenizer=characters"]
+    with pytest.raises(InputError, match="was trained with the tokenizer bytes"):  # as many ids as bytes has
+        run(tmp_path / "new", *weights)
