@@ -13,8 +13,8 @@ import zlib
 import pytest
 
 from gpt_pretrain.config import DataConfig, TokenizerConfig
-from gpt_pretrain.data import cache as cache_module
 from gpt_pretrain.data import fingerprints, shards
+from gpt_pretrain.data import token_cache as cache_module
 from gpt_pretrain.data.corpus import load_corpus
 from gpt_pretrain.data.sources import build_source
 from gpt_pretrain.errors import InfrastructureError, InputError

@@ -21,7 +21,7 @@ from rich.console import Console
 
 from gpt_pretrain.cli.compose import compose
 from gpt_pretrain.config import TrainConfig
-from gpt_pretrain.data import progress as tokenizing
+from gpt_pretrain.data import reading_bar as tokenizing
 from gpt_pretrain.data.tokens import Tokens
 from gpt_pretrain.errors import ArtifactError, DivergedError, StoppedError
 from gpt_pretrain.terminal.logs import ConsoleHandler, LogFile
