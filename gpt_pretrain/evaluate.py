@@ -1,17 +1,87 @@
 """python -m gpt_pretrain.evaluate weights=gpt2 data=the_verdict: loss, perplexity and bits per byte."""
 
+import math
+import sys
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from gpt_pretrain.cli.program import command
 from gpt_pretrain.config import EvaluateConfig
+from gpt_pretrain.terminal.text import show
+
+if TYPE_CHECKING:  # torch takes seconds: whoever asks for help need not wait for it
+    import numpy as np
+
+    from gpt_pretrain.data.tokens import Tokens
+    from gpt_pretrain.model import GPTModel
+    from gpt_pretrain.tokenizer import Tokenizer
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    loss: float  # nats per token, over every token of every whole window
+    n_tokens: int
+    n_bytes: int  # of UTF-8 text that these tokens stand for; an end of text is none
+
+    @property
+    def bits_per_byte(self) -> float:
+        return self.loss * self.n_tokens / math.log(2) / self.n_bytes
 
 
 @command("evaluate", EvaluateConfig, example="python -m gpt_pretrain.evaluate weights=gpt2 data=the_verdict")
 def evaluate(config: EvaluateConfig, run: Path) -> None:
     """Measure a model on a text: loss, perplexity and bits per byte of each split."""
-    from gpt_pretrain.evaluation import evaluate
+    from gpt_pretrain.data.corpus import check_windows, load_corpus
+    from gpt_pretrain.loss import perplexity
+    from gpt_pretrain.runs.pretrained import load_pretrained, pick_device
 
-    evaluate(config)
+    model, tokenizer, source = load_pretrained(config.weights, config.model, config.checkpoint)
+    context_length = model.config.context_length
+    corpus = load_corpus(config.data, tokenizer)
+    check_windows(corpus, config.data, context_length)
+    model.to(pick_device(config.device))
+    show(f"{source}: {model.n_params():,} parameters, windows of {context_length} tokens", file=sys.stderr)
+    show(f"{'':6}{'loss':>10}{'perplexity':>13}{'bits/byte':>12}{'tokens':>13}")
+    for split, tokens in (("train", corpus.train), ("val", corpus.val)):
+        if config.split in ("both", split):
+            score = measure(model, tokenizer, tokens, config.data.batch_size)
+            show(
+                f"{split:6}{score.loss:10.5f}{perplexity(score.loss):13.7g}"
+                f"{score.bits_per_byte:12.5f}{score.n_tokens:13,}",
+                flush=True,
+            )
+
+
+def measure(
+    model: "GPTModel", tokenizer: "Tokenizer", tokens: "Tokens | np.ndarray", batch_size: int
+) -> Score:
+    """The mean loss over whole windows, end to end, each token counting once."""
+    import torch
+    from rich.progress import track
+
+    from gpt_pretrain.data.windows import count_windows, evaluation_batch
+    from gpt_pretrain.loss import IGNORED, summed_token_loss
+    from gpt_pretrain.tokenizer import byte_lengths
+
+    context_length = model.config.context_length
+    n_windows = count_windows(len(tokens), context_length, context_length)
+    device = model.tok_emb.weight.device
+    lengths = byte_lengths(tokenizer)
+    loss, n_tokens, n_bytes = 0.0, 0, 0
+    batches = range(-(-n_windows // batch_size))
+    for batch in track(batches, "evaluating", transient=True, disable=not sys.stderr.isatty()):
+        inputs, targets = evaluation_batch(
+            tokens, batch, rank=0, world_size=1, batch_size=batch_size, context_length=context_length
+        )
+        counted = targets[:, 0] != IGNORED  # windows beyond the last one
+        inputs, targets = inputs[counted], targets[counted]
+        with torch.inference_mode():
+            logits = model(torch.from_numpy(inputs).to(device))
+            total, count = summed_token_loss(logits, torch.from_numpy(targets).to(device))
+        loss, n_tokens = loss + float(total), n_tokens + int(count)
+        n_bytes += int(lengths[targets].sum())
+    return Score(loss=loss / n_tokens, n_tokens=n_tokens, n_bytes=n_bytes)
 
 
 if __name__ == "__main__":

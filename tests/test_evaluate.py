@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from gpt_pretrain.evaluation import measure
+from gpt_pretrain.evaluate import measure
 from gpt_pretrain.tokenizer import build_tokenizer
 from gpt_pretrain.weights.read import build_model, open_weights
 from tests.conftest import ROOT
@@ -105,9 +105,7 @@ def test_training_starts_from_another_programs_weights(typed, tmp_path):
 
 
 def test_evaluation_imports_no_lightning(tmp_path):
-    code = (
-        "import sys, gpt_pretrain.evaluation, gpt_pretrain.weights.write; print('lightning' in sys.modules)"
-    )
+    code = "import sys, gpt_pretrain.evaluate, gpt_pretrain.weights.write; print('lightning' in sys.modules)"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
     assert run.stdout.strip() == "False"
 

@@ -14,7 +14,7 @@ ORDER = """
 errors
 terminal: text watching streams logs
 launch: rank
-config: fields words model optimizer weights data decoding trainer verbs border
+config: fields words model weights data decoding optimizer schedule trainer programs border
 loss
 model
 tokenizer: vocab segmentation patterns protocol bpe small tokenizer_json build
@@ -26,13 +26,12 @@ decoding: filters penalties key_values layout scoring choose continuation sequen
 data: notes fingerprints files gutenberg sources reading_bar tokens shards workers splits token_cache
     token_files windows corpus order
 runs: foreign folders owner record checkpoint pretrained
-training: schedule optim plan metrics_csv plots loggers first_sample preflight datamodule module
+training: schedule optim plan metrics_csv plots loggers first_sample machine preflight datamodule module
     callbacks callbacks.rhythm callbacks.stop callbacks.metrics callbacks.samples callbacks.progress_bar
-    callbacks.checkpoints report train
-evaluation
+    callbacks.checkpoints report ending train
 generation: prompts next_tokens prompt_loop run
 sweep: sweeper hydra_plugins.gpt_pretrain plugin trial
-cli: schemas resume help refusals compose program commands
+cli: schemas help resume refusals compose program commands
 evaluate
 export
 prepare

@@ -187,7 +187,7 @@ def loader_speeds(
 
     from gpt_pretrain.data.windows import count_windows
     from gpt_pretrain.training.datamodule import GPTDataModule
-    from gpt_pretrain.training.plan import Plan
+    from gpt_pretrain.training.plan import Budget, Plan
 
     config = dataclasses.replace(config, batch_size=batch_size)
     n_windows = count_windows(len(corpus.train), context_length, context_length)
@@ -199,20 +199,19 @@ def loader_speeds(
         accumulate=1,
         steps=10**6,
         steps_per_epoch=n_windows / batch_size,
-        reason="benchmark",
+        budget=Budget("trainer.max_steps", 10**6),
         eval_every=10**6,
         sample_every=10**6,
         checkpoint_every=None,
     )
     data = GPTDataModule(
+        corpus,
         config,
-        None,  # type: ignore[arg-type]
         plan,
         context_length=context_length,
         seed=0,
         eval_batches=None,
         eval_train=False,
-        corpus=corpus,
     )
     loader = iter(data.train_dataloader())
     span: Any = corpus.train.parts[0]

@@ -18,7 +18,7 @@ from gpt_pretrain.config.fields import number
 from gpt_pretrain.terminal.text import show
 
 if TYPE_CHECKING:
-    from gpt_pretrain.training.preflight import Preparation
+    from gpt_pretrain.training.preflight import Prepared
 
 
 @dataclass(kw_only=True, slots=True)
@@ -34,7 +34,7 @@ def benchmark(config: BenchmarkConfig, run: Path) -> None:
     """Time the trainer against a bare PyTorch loop on the same batches, in turn; prints seconds a step."""
     import torch
 
-    from gpt_pretrain.training.preflight import prepare
+    from gpt_pretrain.training.preflight import preflight
     from gpt_pretrain.training.train import keep_freed_memory
 
     logging.disable(logging.INFO)
@@ -48,7 +48,7 @@ def benchmark(config: BenchmarkConfig, run: Path) -> None:
         keep_best=False,
         precision="32-true",  # the bare loop's
     )
-    prepared = prepare(config, run)
+    prepared = preflight(config, run)
     tokens_per_step = prepared.plan.tokens_per_step
     show(
         f"{torch.get_num_threads()} threads, {config.steps} steps a round, {tokens_per_step:,} tokens a step"
@@ -63,7 +63,7 @@ def benchmark(config: BenchmarkConfig, run: Path) -> None:
     show(f"median trainer/bare {statistics.median(ratios):.3f}")
 
 
-def _bare_loop(config: BenchmarkConfig, prepared: "Preparation") -> float:
+def _bare_loop(config: BenchmarkConfig, prepared: "Prepared") -> float:
     """Seconds a step, the first left out, of the least code that trains: forward, backward, clip, step."""
     import torch
 
@@ -96,13 +96,15 @@ def _bare_loop(config: BenchmarkConfig, prepared: "Preparation") -> float:
     return (perf_counter() - started) / (config.steps - 1)
 
 
-def _trainer(config: BenchmarkConfig, prepared: "Preparation") -> float:
+def _trainer(config: BenchmarkConfig, prepared: "Prepared") -> float:
     """Seconds a step of the whole program, as its own throughput says: the first step left out too."""
+    from gpt_pretrain.training.metrics_csv import read_rows
     from gpt_pretrain.training.train import train
 
     with tempfile.TemporaryDirectory() as folder:
-        summary = train(config, prepared, Path(folder))
-    return prepared.plan.tokens_per_step / summary["tokens_per_sec"]
+        train(config, prepared, Path(folder))
+        newest = read_rows(Path(folder) / "metrics.csv")[-1]
+    return prepared.plan.tokens_per_step / newest["tokens_per_sec"]
 
 
 if __name__ == "__main__":

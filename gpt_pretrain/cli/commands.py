@@ -21,10 +21,10 @@ from gpt_pretrain.sweep.trial import is_sweep, run_alone
 )
 def train(config: TrainConfig, run: Path) -> float | None:
     """Pretrain a GPT-2-style language model. A sweep's objective is the best validation loss."""
-    from gpt_pretrain.training.preflight import prepare
+    from gpt_pretrain.training.preflight import preflight
 
     with owned(run) if not rank() else nullcontext():
-        prepared = prepare(config, run)
+        prepared = preflight(config, run)
         if not (prepared.plan.world_size > 1 and is_sweep()):
             accept(run, config)
             from gpt_pretrain.training.train import (

@@ -6,17 +6,17 @@ Hydra's own help takes over a second and does not say what an option means.
 import dataclasses
 from pathlib import Path
 
+from gpt_pretrain.cli.schemas import options
 from gpt_pretrain.config import MEMBERS, sections
 
 
 def help_text(description: str, example: str, config_name: str, root: type, conf: Path) -> str:
-    """What `--help` prints. An option is explained by the first comment of its file."""
+    """What `--help` prints."""
     lines = [description, "", f"  {example}", ""]
     primary = (conf / f"{config_name}.yaml").read_text()
     for folder in sorted(path for path in conf.iterdir() if path.is_dir() and f"- {path.name}:" in primary):
         lines.append(f"{folder.name}=")
-        for file in sorted(folder.glob("*.yaml")):
-            lines.append(f"  {file.stem:<17} {_first_comment(file)}")
+        lines += [f"  {name:<17} {said}" for name, said in options(folder.name, root).items()]
     lines += ["", "Settings and their defaults, before a group's option changes them:"]
     owners = dict(sections(root))
     for entry in dataclasses.fields(root):
@@ -29,13 +29,6 @@ def help_text(description: str, example: str, config_name: str, root: type, conf
             lines += [f"    with {section}={name}: {own}"] * bool(own)
     lines += ["", "--cfg job prints the settings of a command line without running it; -m runs a sweep."]
     return "\n".join(lines)
-
-
-def _first_comment(file: Path) -> str:
-    comments = [
-        line[2:] for line in file.read_text().splitlines() if line.startswith("# ") and "@package" not in line
-    ]
-    return comments[0] if comments else ""
 
 
 def _settings(section: str, cls: type, leave_out: set[str] | None = None) -> str:

@@ -15,7 +15,7 @@ from hydra.errors import (
 )
 from omegaconf.errors import OmegaConfBaseException
 
-from gpt_pretrain.cli.schemas import config_dir
+from gpt_pretrain.cli.schemas import config_dir, options
 from gpt_pretrain.config import MEMBERS, explain, known_keys, nearest, sections
 from gpt_pretrain.errors import InfrastructureError, InputError, ReaderGoneError, UserFacingError
 from gpt_pretrain.terminal.streams import outlives_reader
@@ -107,10 +107,6 @@ def _no_such_key(key: str, root: type) -> str:
     if owners:
         return f"{key} belongs to {' and '.join(owners)}: choose it, or leave {key} out"
     if key in dict(sections(root)):
-        return f"{key} takes the name of an option: {key}={'|'.join(_options(key))}"
+        return f"{key} takes the name of an option: {key}={'|'.join(options(key, root))}"
     groups = sorted(path.name for path in config_dir().iterdir() if path.is_dir())
     return f"{key}: no such setting or group{nearest(key, known_keys(root) + groups)}"
-
-
-def _options(group: str) -> list[str]:
-    return sorted(file.stem for file in (config_dir() / group).glob("*.yaml"))

@@ -15,10 +15,25 @@ def config_dir() -> Path:
 
 
 def register_schemas(config_name: str, root: type) -> None:
-    """Give the YAML files the classes of `config` to build on."""
+    """Give the YAML files the classes of `config` to build on; a class without a file is an option itself."""
     store = ConfigStore.instance()
     store.store(config_name, root, group="schema", package="_global_")
     for section, base in sections(root):
         for name, member in MEMBERS.get(base, {}).items():
             store.store(name, member, group=f"schema/{section}")
+            if not (config_dir() / section / f"{name}.yaml").is_file():
+                store.store(name, member, group=section)
     register_sweeper()
+
+
+def options(group: str, root: type) -> dict[str, str]:
+    """The options of a group, each with the first comment of its file or the first line of its class."""
+    classes = MEMBERS.get(dict(sections(root)).get(group, object), {})
+    found = {name: (cls.__doc__ or "").partition("\n")[0] for name, cls in classes.items()}
+    found |= {file.stem: _first_comment(file) for file in (config_dir() / group).glob("*.yaml")}
+    return dict(sorted(found.items()))
+
+
+def _first_comment(file: Path) -> str:
+    lines = file.read_text(encoding="utf-8").splitlines()
+    return next((line[2:] for line in lines if line.startswith("# ") and "@package" not in line), "")

@@ -5,30 +5,34 @@ into these classes and refuses what does not fit; below that border no other kin
 """
 
 from gpt_pretrain.config.border import MEMBERS, explain, known_keys, sections, to_config, to_plain
-from gpt_pretrain.config.data import (
-    BenchmarkDataConfig,
-    DataConfig,
-    InspectConfig,
-    PrepareConfig,
-    TokenizerConfig,
-)
-from gpt_pretrain.config.decoding import DecodingConfig, GenerateConfig
+from gpt_pretrain.config.data import DataConfig, TokenizerConfig
+from gpt_pretrain.config.decoding import DecodingConfig
 from gpt_pretrain.config.fields import nearest
 from gpt_pretrain.config.model import ModelConfig, ModelSettings, resolve_model
 from gpt_pretrain.config.optimizer import (
     AdamConfig,
     AdamWConfig,
+    MuonConfig,
+    OptimizerConfig,
+    SGDConfig,
+)
+from gpt_pretrain.config.programs import (
+    BenchmarkDataConfig,
+    EvaluateConfig,
+    ExportConfig,
+    GenerateConfig,
+    InspectConfig,
+    PrepareConfig,
+    TrainConfig,
+)
+from gpt_pretrain.config.schedule import (
     ConstantConfig,
     CosineConfig,
     LinearConfig,
-    MuonConfig,
-    OptimizerConfig,
     ScheduleConfig,
-    SGDConfig,
     WSDConfig,
 )
-from gpt_pretrain.config.trainer import TrainConfig, TrainerConfig
-from gpt_pretrain.config.verbs import EvaluateConfig, ExportConfig
+from gpt_pretrain.config.trainer import LoggerConfig, TrainerConfig
 from gpt_pretrain.config.weights import WeightsConfig
 
 __all__ = [
@@ -45,6 +49,7 @@ __all__ = [
     "GenerateConfig",
     "InspectConfig",
     "LinearConfig",
+    "LoggerConfig",
     "ModelConfig",
     "ModelSettings",
     "MuonConfig",

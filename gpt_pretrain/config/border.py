@@ -2,36 +2,34 @@
 
 import dataclasses
 from collections.abc import Iterator, Mapping
+from types import ModuleType
 from typing import Any, TypeVar, get_type_hints
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from gpt_pretrain.config import optimizer, schedule
 from gpt_pretrain.config.fields import check_ranges, nearest
-from gpt_pretrain.config.optimizer import (
-    AdamConfig,
-    AdamWConfig,
-    ConstantConfig,
-    CosineConfig,
-    LinearConfig,
-    MuonConfig,
-    OptimizerConfig,
-    ScheduleConfig,
-    SGDConfig,
-    WSDConfig,
-)
+from gpt_pretrain.config.optimizer import OptimizerConfig
+from gpt_pretrain.config.schedule import ScheduleConfig
 from gpt_pretrain.config.words import literal
 from gpt_pretrain.errors import InputError
 
+
+def _members(module: ModuleType, base: type) -> dict[str, type]:
+    """The subclasses of `base` that stand in `module`, by the default of their `name`."""
+    found = {}
+    for cls in vars(module).values():
+        if isinstance(cls, type) and issubclass(cls, base) and cls is not base:
+            fields: dict[str, dataclasses.Field] = cls.__dataclass_fields__  # type: ignore[attr-defined]
+            found[str(fields["name"].default)] = cls
+    return found
+
+
 # The members of a section whose group has classes of its own; their `name` tells them apart.
 MEMBERS: dict[type, dict[str, type]] = {
-    OptimizerConfig: {"adamw": AdamWConfig, "adam": AdamConfig, "sgd": SGDConfig, "muon": MuonConfig},
-    ScheduleConfig: {
-        "constant": ConstantConfig,
-        "cosine": CosineConfig,
-        "linear": LinearConfig,
-        "wsd": WSDConfig,
-    },
+    OptimizerConfig: _members(optimizer, OptimizerConfig),
+    ScheduleConfig: _members(schedule, ScheduleConfig),
 }
 
 C = TypeVar("C")

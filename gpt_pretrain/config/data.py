@@ -4,7 +4,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from gpt_pretrain.config.fields import number, one_of
-from gpt_pretrain.config.model import ModelSettings
 from gpt_pretrain.errors import InputError
 
 
@@ -82,43 +81,3 @@ class TokenizerConfig:
                 )
         if len(set(self.special_tokens)) < len(self.special_tokens):
             raise InputError("tokenizer.special_tokens names a token twice")
-
-
-@dataclass(kw_only=True, slots=True)
-class PrepareConfig:
-    data: DataConfig
-    tokenizer: TokenizerConfig
-    debug: bool = False  # tracebacks instead of messages
-
-    def check(self) -> None:
-        self.data.check()
-        self.tokenizer.check()
-
-
-@dataclass(kw_only=True, slots=True)
-class InspectConfig:
-    model: ModelSettings  # its context length says how long a window is
-    data: DataConfig
-    tokenizer: TokenizerConfig
-    windows: int = number(3, at_least=0)  # how many are shown
-    world_size: int = number(1, at_least=1)  # devices that a step's batch is spread over
-    seed: int = number(123, at_least=0)
-    debug: bool = False
-
-    def check(self) -> None:
-        self.data.check()
-        self.tokenizer.check()
-        if self.model.context_length is None:
-            raise InputError("model.context_length is not set: choose a size, as in model=mini, or set it")
-
-
-@dataclass(kw_only=True, slots=True)
-class BenchmarkDataConfig:
-    model: ModelSettings  # whose training speed the loader is compared with
-    size_mib: int = number(64, at_least=1)  # text to tokenize; the text is made up and deleted afterwards
-    workers: int | None = number(None, at_least=1)  # None: one a core
-    folder: str | None = None  # where the text and the tokens are written; None: a temporary one
-    debug: bool = False
-
-    def check(self) -> None:
-        pass

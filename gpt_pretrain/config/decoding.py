@@ -1,12 +1,9 @@
 """How text is generated, and the settings of generate.py."""
 
 from dataclasses import dataclass, field
-from os.path import realpath
 from typing import Any
 
-from gpt_pretrain.config.fields import number, one_of
-from gpt_pretrain.config.model import ModelSettings
-from gpt_pretrain.config.weights import WeightsConfig
+from gpt_pretrain.config.fields import number
 from gpt_pretrain.errors import InputError
 
 
@@ -106,50 +103,3 @@ def _biases(given: Any) -> dict[str, float]:
             f"decoding.logit_bias={given}: each entry is a text and a number, as in "
             """decoding.logit_bias='[" the=-2.5"]'"""
         ) from error
-
-
-@dataclass(kw_only=True, slots=True)
-class GenerateConfig:
-    model: ModelSettings
-    weights: WeightsConfig
-    decoding: DecodingConfig
-    prompt: str = "Every effort moves you"
-    prompts_file: str | None = None  # one prompt a line; *.jsonl: objects with a prompt
-    output: str | None = None  # a *.jsonl file for the results, instead of the terminal
-    interactive: bool = False  # read prompts from the terminal; /help lists what else it takes
-    echo: bool = True  # print the prompt before its continuation
-    num_samples: int = number(1, at_least=1)  # continuations of each prompt, with consecutive seeds
-    next_tokens: int | None = number(None, at_least=1)  # only a table of the most likely next tokens
-    plot: str | None = None  # only a picture of how temperature shapes their probabilities, *.png
-    score: str | None = None  # only the log-probability and perplexity of this text
-    checkpoint: str | None = None  # weights of any format, or a run; None: the newest run's best
-    dtype: str = one_of("float32", "bfloat16", "int8")  # of the weights
-    batch_size: int = number(16, at_least=1)  # prompts at a time
-    device: str = one_of("auto", "cpu", "cuda")
-    debug: bool = False
-
-    def check(self) -> None:
-        self.weights.check()
-        self.decoding.check()
-        if not self.prompt:
-            raise InputError(
-                "prompt is empty: give at least one character, as in prompt='Every effort moves you'"
-            )
-        if self.interactive and (self.prompts_file or self.output):
-            raise InputError(
-                "interactive=true takes prompts from the terminal: leave out prompts_file and output"
-            )
-        if self.score == "":
-            raise InputError("score is empty: give the text whose perplexity is wanted")
-        inspects = self.score is not None or self.next_tokens or self.plot
-        if inspects and (self.interactive or self.prompts_file or self.output):
-            raise InputError(
-                "score, next_tokens and plot answer on the terminal and continue nothing: "
-                "leave out prompts_file, output and interactive"
-            )
-        if self.plot and (self.next_tokens or 0) > 500:
-            raise InputError(
-                f"next_tokens={self.next_tokens} bars fit into no picture: at most 500 with plot"
-            )
-        if self.output and self.prompts_file and realpath(self.output) == realpath(self.prompts_file):
-            raise InputError(f"output={self.output} would overwrite prompts_file: give it another name")

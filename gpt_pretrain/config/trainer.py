@@ -1,14 +1,8 @@
-"""A training run: machine, budget and rhythm, and the root of all its settings."""
+"""A training run: machine, budget and rhythm, and where it logs."""
 
 from dataclasses import dataclass
 
-from gpt_pretrain.config.data import DataConfig, TokenizerConfig
-from gpt_pretrain.config.decoding import DecodingConfig
 from gpt_pretrain.config.fields import number, one_of
-from gpt_pretrain.config.model import ModelSettings
-from gpt_pretrain.config.optimizer import OptimizerConfig, ScheduleConfig
-from gpt_pretrain.config.weights import WeightsConfig
-from gpt_pretrain.errors import InputError
 
 
 @dataclass(kw_only=True, slots=True)
@@ -42,38 +36,3 @@ class TrainerConfig:
 class LoggerConfig:
     csv: bool = True
     tensorboard: bool = True
-
-
-@dataclass(kw_only=True, slots=True)
-class TrainConfig:
-    model: ModelSettings
-    weights: WeightsConfig
-    data: DataConfig
-    tokenizer: TokenizerConfig
-    optimizer: OptimizerConfig
-    schedule: ScheduleConfig
-    decoding: DecodingConfig  # of the samples drawn while training
-    trainer: TrainerConfig
-    logger: LoggerConfig
-    seed: int = number(123, at_least=0, below=2**63)
-    resume: str | None = None  # auto: the newest run; or a run's folder
-    debug: bool = False  # tracebacks instead of messages
-
-    def check(self) -> None:
-        self.weights.check()
-        self.decoding.check()
-        if self.weights.name == "checkpoint" and self.weights.path is None:
-            raise InputError(
-                "weights.path is not set: give a file or folder of weights, a checkpoint or a run"
-            )
-        self.data.check()
-        self.tokenizer.check()
-        for name in ("initial_lr", "min_lr"):
-            value = getattr(self.schedule, name)
-            if value is not None and value > self.optimizer.lr:
-                raise InputError(
-                    f"schedule.{name}={value:g} exceeds the peak optimizer.lr={self.optimizer.lr:g}: "
-                    "lower the one or raise the other"
-                )
-        if not self.trainer.sample_prompt:
-            raise InputError("trainer.sample_prompt is empty: give the text that samples begin with")

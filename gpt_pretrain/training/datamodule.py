@@ -1,4 +1,4 @@
-"""The LightningDataModule: tokenizes, splits, and hands out whole batches by number."""
+"""The LightningDataModule: hands out whole batches of a corpus by number."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -9,11 +9,10 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from gpt_pretrain.config import DataConfig
-from gpt_pretrain.data.corpus import Corpus, load_corpus
+from gpt_pretrain.data.corpus import Corpus
 from gpt_pretrain.data.order import WindowOrder
 from gpt_pretrain.data.tokens import Tokens
 from gpt_pretrain.data.windows import count_windows, evaluation_batch, gather
-from gpt_pretrain.tokenizer import Tokenizer
 from gpt_pretrain.training.plan import Plan
 
 Batch = dict[str, Tensor]  # inputs and targets, (B, T)
@@ -101,29 +100,22 @@ class GPTDataModule(L.LightningDataModule):
 
     def __init__(
         self,
+        corpus: Corpus,
         config: DataConfig,
-        tokenizer: Tokenizer,
         plan: Plan,
         *,
         context_length: int,
         seed: int,
         eval_batches: int | None,
         eval_train: bool,
-        corpus: Corpus | None = None,
     ) -> None:
         super().__init__()
-        self.config, self.tokenizer, self.plan = config, tokenizer, plan
+        self.corpus, self.config, self.plan = corpus, config, plan
         self.context_length, self.seed = context_length, seed
         self.eval_batches, self.eval_train = eval_batches, eval_train
-        self.corpus = corpus
         self.first_batch = 0
 
-    def setup(self, stage: str) -> None:
-        if self.corpus is None:
-            self.corpus = load_corpus(self.config, self.tokenizer)
-
     def train_dataloader(self) -> DataLoader[Batch]:
-        assert self.corpus is not None
         batches = TrainBatches(
             self.corpus,
             self.config,
@@ -136,7 +128,6 @@ class GPTDataModule(L.LightningDataModule):
 
     def val_dataloader(self) -> list[DataLoader[Batch]]:
         """The validation split; with `eval_train` the training split, unshuffled, as a second one."""
-        assert self.corpus is not None
         splits = [self.corpus.val] + [self.corpus.train] * self.eval_train
         return [
             self._loader(
@@ -154,7 +145,6 @@ class GPTDataModule(L.LightningDataModule):
 
     def state_dict(self) -> dict[str, Any]:
         assert self.trainer is not None
-        assert self.corpus is not None
         return {
             "first_batch": self.trainer.global_step * self.plan.accumulate,
             "corpus": self.corpus.fingerprints,  # compared when a run is resumed: see preparation

@@ -47,7 +47,7 @@ class GPTModule(L.LightningModule):
         self.train_losses: list[Tensor] = []  # of the micro-steps since the last report, left on their device
         self.grad_norm: Tensor | None = None
         self.evaluated: list[Tensor] = []  # of each evaluated split: summed loss and token count
-        self.metrics: dict[str, float] = {}  # the newest value of everything measured
+        self.validated: dict[str, float] = {}  # by the newest evaluation
 
     def forward(self, token_ids: Tensor) -> Tensor:
         return self.model(token_ids)
@@ -78,13 +78,13 @@ class GPTModule(L.LightningModule):
         for loss in losses:
             if not math.isfinite(loss):
                 raise self.diverged(f"the loss in evaluation is {loss}")
-        self.metrics |= {
+        self.validated = {
             "val/loss": losses[0],
             "val/perplexity": perplexity(losses[0]),
             "val/bits_per_byte": bits_per_byte(losses[0], self.val_bytes_per_token),
         }
         if len(losses) > 1:
-            self.metrics["train/eval_loss"] = losses[1]
+            self.validated["train/eval_loss"] = losses[1]
         # for callbacks of the user's own, such as EarlyStopping
         self.log("val/loss", losses[0], logger=False)
 
@@ -93,12 +93,16 @@ class GPTModule(L.LightningModule):
         losses = torch.stack(self.train_losses).double()
         loss = self._mean_over_ranks(torch.stack([losses.sum(), torch.ones_like(losses).sum()]))
         self.train_losses.clear()
-        self.metrics |= {"train/loss": loss, "train/perplexity": perplexity(loss), "lr": self.current_lr()}
-        if self.grad_norm is not None:
-            self.metrics["grad_norm"] = float(self.grad_norm)
         if not math.isfinite(loss):
             raise self.diverged(f"the training loss is {loss}")
-        return self.metrics
+        assert self.grad_norm is not None
+        norm = float(self.grad_norm)
+        return {
+            "train/loss": loss,
+            "train/perplexity": perplexity(loss),
+            "lr": self.current_lr(),
+            "grad_norm": norm,
+        }
 
     def diverged(self, finding: str) -> DivergedError:
         """What to raise on finding numbers that are none, with the remedy."""

@@ -2,6 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Callable
+from functools import singledispatch
 from typing import Any
 
 import torch
@@ -14,30 +15,42 @@ NamedParameters = list[tuple[str, nn.Parameter]]
 
 
 def build_optimizer(model: nn.Module, config: OptimizerConfig) -> Optimizer:
-    """The configured optimizer over all of the model's parameters, by name, so its state can be stored by
-    name.
-    """
-    named = list(model.named_parameters())
-    match config:
-        case MuonConfig():
-            hidden = [(name, p) for name, p in named if p.ndim == 2 and ".blocks." in f".{name}"]
-            muon = Muon(
-                hidden,
-                lr=config.lr,
-                weight_decay=config.weight_decay,
-                momentum=config.momentum,
-                # updates as large as AdamW's (Moonshot 2025), so one lr serves both
-                adjust_lr_fn="match_rms_adamw",
-            )
-            others = [entry for entry in named if entry not in hidden]
-            return Joined([muon, _adam(AdamW, others, config)])
-        case AdamConfig():
-            return _adam(Adam, named, config)
-        case AdamWConfig():
-            return _adam(AdamW, named, config)
-        case SGDConfig():
-            return SGD(decay_groups(named, config), lr=config.lr, momentum=config.momentum)
+    """The configured optimizer over all parameters, by name, so that its state can be stored by name."""
+    return _build(config, list(model.named_parameters()))
+
+
+@singledispatch
+def _build(config: OptimizerConfig, named: NamedParameters) -> Optimizer:
     raise AssertionError(f"no optimizer for {type(config).__name__}")
+
+
+@_build.register
+def _(config: AdamWConfig, named: NamedParameters) -> Optimizer:
+    return _adam(AdamW, named, config)
+
+
+@_build.register
+def _(config: AdamConfig, named: NamedParameters) -> Optimizer:
+    return _adam(Adam, named, config)
+
+
+@_build.register
+def _(config: SGDConfig, named: NamedParameters) -> Optimizer:
+    return SGD(decay_groups(named, config), lr=config.lr, momentum=config.momentum)
+
+
+@_build.register
+def _(config: MuonConfig, named: NamedParameters) -> Optimizer:
+    hidden = [(name, p) for name, p in named if p.ndim == 2 and ".blocks." in f".{name}"]
+    muon = Muon(
+        hidden,
+        lr=config.lr,
+        weight_decay=config.weight_decay,
+        momentum=config.momentum,
+        adjust_lr_fn="match_rms_adamw",  # updates as large as AdamW's (Moonshot 2025), so one lr serves both
+    )
+    others = [entry for entry in named if entry not in hidden]
+    return Joined([muon, _adam(AdamW, others, config)])
 
 
 def decay_groups(named: NamedParameters, config: OptimizerConfig) -> list[dict[str, Any]]:

@@ -1,6 +1,4 @@
-"""What a run will do, worked out before anything slow: the numbers that follow from the settings and the
-data.
-"""
+"""What a run will do: the numbers that follow from the settings and the data, before anything slow."""
 
 import math
 from dataclasses import dataclass
@@ -10,6 +8,20 @@ from gpt_pretrain.errors import InputError
 from gpt_pretrain.training.schedule import warmup_steps
 
 MOST_TOKENS = 10**18  # whatever is counted then fits into 64 bits
+
+
+@dataclass(slots=True, frozen=True)
+class Budget:
+    """The setting that ends a run."""
+
+    setting: str
+    value: float
+
+    def __str__(self) -> str:
+        return f"{self.setting}={self.value:.15g}"
+
+    def doubled(self) -> "Budget":
+        return Budget(self.setting, 2 * self.value)
 
 
 @dataclass(kw_only=True, slots=True, frozen=True)
@@ -23,7 +35,7 @@ class Plan:
     accumulate: int  # micro-steps an optimizer step
     steps: int
     steps_per_epoch: float
-    reason: str  # the budget that set `steps`, as one would type it
+    budget: Budget  # that set `steps`
     eval_every: int
     sample_every: int
     checkpoint_every: int | None
@@ -42,11 +54,11 @@ def make_plan(config: TrainConfig, model: ModelConfig, *, n_windows: int, world_
     batch_tokens = world_size * data.batch_size * model.context_length
     accumulate = _accumulate(trainer.global_batch_tokens, batch_tokens)
     steps_per_epoch = n_windows / (world_size * data.batch_size * accumulate)
-    steps, reason = _steps(config, batch_tokens * accumulate, steps_per_epoch)
+    steps, budget = _steps(config, batch_tokens * accumulate, steps_per_epoch)
     warmup = warmup_steps(config.schedule, steps)
     if warmup >= steps and warmup > 0:
         raise InputError(
-            f"schedule.warmup_steps={warmup} does not fit into a run of {steps} steps ({reason}): "
+            f"schedule.warmup_steps={warmup} does not fit into a run of {steps} steps ({budget}): "
             "warm up for less or train longer"
         )
     eval_every = min(steps, trainer.eval_every or max(1, math.ceil(steps / 10)))
@@ -58,7 +70,7 @@ def make_plan(config: TrainConfig, model: ModelConfig, *, n_windows: int, world_
         accumulate=accumulate,
         steps=steps,
         steps_per_epoch=steps_per_epoch,
-        reason=reason,
+        budget=budget,
         eval_every=eval_every,
         sample_every=trainer.sample_every or eval_every,
         checkpoint_every=trainer.checkpoint_every,
@@ -77,23 +89,25 @@ def _accumulate(global_batch_tokens: int | None, batch_tokens: int) -> int:
     return global_batch_tokens // batch_tokens
 
 
-def _steps(config: TrainConfig, tokens_per_step: int, steps_per_epoch: float) -> tuple[int, str]:
-    """The smallest budget in whole optimizer steps, and its name."""
+def _steps(config: TrainConfig, tokens_per_step: int, steps_per_epoch: float) -> tuple[int, Budget]:
+    """The smallest budget in whole optimizer steps, and which it is."""
     trainer = config.trainer
     budgets = []
     if trainer.max_steps is not None:
-        budgets.append((trainer.max_steps, f"trainer.max_steps={trainer.max_steps}"))
+        budgets.append((trainer.max_steps, Budget("trainer.max_steps", trainer.max_steps)))
     if trainer.max_tokens is not None:
-        budgets.append((trainer.max_tokens // tokens_per_step, f"trainer.max_tokens={trainer.max_tokens}"))
+        budgets.append(
+            (trainer.max_tokens // tokens_per_step, Budget("trainer.max_tokens", trainer.max_tokens))
+        )
     if trainer.max_epochs is not None or not budgets:
         epochs = trainer.max_epochs or 1
-        budgets.append((int(epochs * steps_per_epoch + 1e-6), f"trainer.max_epochs={epochs:g}"))
-    steps, reason = min(budgets)
+        budgets.append((int(epochs * steps_per_epoch + 1e-6), Budget("trainer.max_epochs", epochs)))
+    steps, budget = min(budgets, key=lambda entry: entry[0])
     if steps < 1:
         raise InputError(
-            f"{reason} is less than one optimizer step of {tokens_per_step} tokens "
+            f"{budget} is less than one optimizer step of {tokens_per_step} tokens "
             f"({steps_per_epoch:.2f} steps an epoch): set a smaller data.batch_size or a larger budget"
         )
     if steps * tokens_per_step > MOST_TOKENS:
-        raise InputError(f"{reason} is more than {MOST_TOKENS:.0e} tokens: set a smaller budget")
-    return steps, reason
+        raise InputError(f"{budget} is more than {MOST_TOKENS:.0e} tokens: set a smaller budget")
+    return steps, budget

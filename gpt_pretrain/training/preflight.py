@@ -1,7 +1,6 @@
 """What can be known or go wrong before training: text, shape, plan, where to resume. No lightning."""
 
 import logging
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -24,6 +23,7 @@ from gpt_pretrain.runs.foreign import read_json
 from gpt_pretrain.runs.record import differences, read_record
 from gpt_pretrain.terminal.watching import forget
 from gpt_pretrain.tokenizer import Tokenizer
+from gpt_pretrain.training.machine import Machine, find_machine
 from gpt_pretrain.training.plan import Plan, make_plan
 
 if TYPE_CHECKING:
@@ -40,14 +40,12 @@ LARGEST_STATE = 64 << 20  # bytes of trainer_state.json
 
 
 @dataclass(kw_only=True, slots=True, frozen=True)
-class Preparation:
+class Prepared:
     tokenizer: Tokenizer
     corpus: Corpus
     model: ModelConfig
     plan: Plan
-    accelerator: str  # cpu or gpu
-    devices: int  # per node
-    num_nodes: int
+    machine: Machine
     start_from: "Weights | None"  # the first weights; None: random ones
     resume_from: Path | None  # checkpoint with the whole training state
     changes: list[str]  # settings that a resumed run goes on with other values of
@@ -55,7 +53,7 @@ class Preparation:
     sample_decoding: DecodingConfig
 
 
-def prepare(config: TrainConfig, run: Path) -> Preparation:
+def preflight(config: TrainConfig, run: Path) -> Prepared:
     """Check the settings against data and machine. Raises InputError or ArtifactError within seconds."""
     forget()
     resume_from, changes = _resume_from(config, run), []
@@ -73,19 +71,17 @@ def prepare(config: TrainConfig, run: Path) -> Preparation:
     model = fitting_model(start_from, config.model, tokenizer.vocab_size)
     corpus = load_corpus(config.data, tokenizer)
     check_windows(corpus, config.data, model.context_length)
-    accelerator, devices, num_nodes = _machine(config)
+    machine = find_machine(config.trainer)
     n_windows = epoch_windows(corpus, config.data, model.context_length)
-    plan = make_plan(config, model, n_windows=n_windows, world_size=devices * num_nodes)
+    plan = make_plan(config, model, n_windows=n_windows, world_size=machine.world_size)
     if resume_from is not None:
         _check_goes_on(resume_from, corpus, plan)
-    return Preparation(
+    return Prepared(
         tokenizer=tokenizer,
         corpus=corpus,
         model=model,
         plan=plan,
-        accelerator=accelerator,
-        devices=devices,
-        num_nodes=num_nodes,
+        machine=machine,
         start_from=start_from,
         resume_from=resume_from,
         changes=changes,
@@ -183,27 +179,3 @@ def _check_unchanged(checkpoint: Path, given: dict[str, Any], trained: dict[str,
                 "leave the run's settings as they are, or begin a new one from its weights: "
                 f"weights=checkpoint {typed('weights.path', str(run))}"
             )
-
-
-def _machine(config: TrainConfig) -> tuple[str, int, int]:
-    """Accelerator, devices of a node and nodes; torchrun's word goes before the settings'."""
-    import torch
-
-    trainer = config.trainer
-    n_gpus = torch.cuda.device_count()
-    if trainer.accelerator == "gpu" and n_gpus == 0:
-        raise InputError(
-            "trainer.accelerator=gpu: this machine has no GPU that torch can use; set trainer=cpu"
-        )
-    accelerator = "cpu" if trainer.accelerator == "cpu" or n_gpus == 0 else "gpu"
-    if accelerator == "cpu" and trainer.precision == "16-mixed":  # Lightning would take bf16-mixed
-        raise InputError(
-            "trainer.precision=16-mixed needs a GPU: set trainer.precision=bf16-mixed or 32-true"
-        )
-    if "TORCHELASTIC_RUN_ID" in os.environ:
-        devices = int(os.environ["LOCAL_WORLD_SIZE"])
-        return accelerator, devices, int(os.environ["WORLD_SIZE"]) // devices
-    devices = trainer.devices or (n_gpus if accelerator == "gpu" else 1)
-    if accelerator == "gpu" and devices > n_gpus:
-        raise InputError(f"trainer.devices={devices}: this machine has {n_gpus} GPUs")
-    return accelerator, devices, trainer.num_nodes

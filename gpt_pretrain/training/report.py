@@ -21,16 +21,16 @@ from gpt_pretrain.training.callbacks.metrics import Metrics
 from gpt_pretrain.training.loggers import TensorBoard
 from gpt_pretrain.training.metrics_csv import read_rows
 from gpt_pretrain.training.plan import Plan
-from gpt_pretrain.training.preflight import Preparation
+from gpt_pretrain.training.preflight import Prepared
 
 log = logging.getLogger(__name__)
 
 Summary = dict[str, Any]
 
 
-def explain(config: TrainConfig, prepared: Preparation, run: Path, model: GPTModel, first_step: int) -> None:
+def explain(config: TrainConfig, prepared: Prepared, run: Path, model: GPTModel, first_step: int) -> None:
     """Say what the run will do, each derived number with its reason."""
-    plan, corpus, shape = prepared.plan, prepared.corpus, prepared.model
+    plan, machine, corpus, shape = prepared.plan, prepared.machine, prepared.corpus, prepared.model
     log.info(
         "data    %s: %s characters, %s training and %s validation tokens (%s)",
         config.data.source,
@@ -46,11 +46,12 @@ def explain(config: TrainConfig, prepared: Preparation, run: Path, model: GPTMod
     log.info(
         "plan    %s windows / (%d sequences x %d devices x %d micro-steps) = %.1f steps an epoch; %d by %s",
         *(f"{plan.n_windows:,}", config.data.batch_size, plan.world_size, plan.accumulate),
-        *(plan.steps_per_epoch, plan.steps, plan.reason),
+        *(plan.steps_per_epoch, plan.steps, plan.budget),
     )
     log.info(
-        "        %s tokens a step, evaluation every %d steps, on %d %s",
-        *(f"{plan.tokens_per_step:,}", plan.eval_every, prepared.devices, prepared.accelerator),
+        "        %s tokens a step, evaluation every %d steps, on %d %s in %s",
+        *(f"{plan.tokens_per_step:,}", plan.eval_every, machine.devices, machine.accelerator),
+        machine.precision,
     )
     log.info("run     %s%s", short(run), f", resumed at step {first_step}" if first_step else "")
     for change in prepared.changes:
@@ -64,14 +65,14 @@ def summarize(
     *,
     steps: int,
     exit_reason: str,
-    seconds: float,
     best_checkpoint: Path | None,
 ) -> Summary:
     """One flat object; what was never measured is null.
 
-    `train_loss` is the one without dropout where the training split was evaluated.
+    `train_loss` is the one without dropout where the training split was evaluated. Seconds and tokens/s are
+    the whole run's and, as `session_...`, those since it was resumed last.
     """
-    newest = metrics.newest
+    newest, total, session = metrics.newest, metrics.total(), metrics.session()
     val_loss = newest.get("val/loss")
     return {
         "steps": steps,
@@ -80,8 +81,10 @@ def summarize(
         "val_loss": val_loss,
         "best_val_loss": metrics.best_val_loss,
         "val_perplexity": None if val_loss is None else perplexity(val_loss),
-        "tokens_per_sec": newest.get("tokens_per_sec"),
-        "seconds": round(seconds, 2),
+        "tokens_per_sec": total.tokens_per_sec,
+        "seconds": round(total.seconds, 2),
+        "session_tokens_per_sec": session.tokens_per_sec,
+        "session_seconds": round(session.seconds, 2),
         "n_params": model.n_params(),
         "best_checkpoint": None if best_checkpoint is None else str(best_checkpoint),
         "exit_reason": exit_reason,
@@ -89,7 +92,13 @@ def summarize(
 
 
 def conclude(
-    config: TrainConfig, plan: Plan, run: Path, loggers: Iterable[Logger], summary: Summary, sample: str
+    config: TrainConfig,
+    plan: Plan,
+    run: Path,
+    loggers: Iterable[Logger],
+    summary: Summary,
+    first_val_loss: float | None,
+    sample: str,
 ) -> None:
     """Write summary, plot and hyper-parameters; say on one screen how it went and what to run next."""
     # What ended the run is what its user must hear of, not that the disk had no room for this either.
@@ -107,7 +116,7 @@ def conclude(
             logger.log_hyperparams(settings, final)
             logger.finalize("success")
     with watching("the run's conclusion"):
-        _say(config, plan, run, rows, summary, sample)
+        _say(config, plan, run, summary, first_val_loss, sample)
 
 
 def _draw(config: TrainConfig, plan: Plan, run: Path, rows: list[dict[str, float]], summary: Summary) -> None:
@@ -122,18 +131,20 @@ def _say(
     config: TrainConfig,
     plan: Plan,
     run: Path,
-    rows: list[dict[str, float]],
     summary: Summary,
+    first_val_loss: float | None,
     sample: str,
 ) -> None:
+    since = f", {summary['session_seconds']:.0f} s of them since it was resumed"
     log.info("")
     log.info(
-        "%s after %d steps and %s tokens in %.0f s, %s tokens/s",
+        "%s after %d steps and %s tokens in %.0f s%s, %s tokens/s",
         *(summary["exit_reason"], summary["steps"], f"{summary['tokens_seen']:,}", summary["seconds"]),
+        since if summary["seconds"] > summary["session_seconds"] else "",
         f"{summary['tokens_per_sec'] or 0:,.0f}",
     )
     if summary["best_val_loss"] is not None:
-        first = next((row["val/loss"] for row in rows if "val/loss" in row), summary["val_loss"])
+        first = summary["val_loss"] if first_val_loss is None else first_val_loss
         log.info(
             "validation loss %.3f -> %.3f (best %.3f), perplexity %.1f",
             *(first, summary["val_loss"], summary["best_val_loss"], summary["val_perplexity"]),
@@ -156,8 +167,7 @@ def _to_go_on(config: TrainConfig, plan: Plan, summary: Summary) -> list[str]:
     """What to change when the run is resumed."""
     match summary["exit_reason"]:
         case "finished":
-            budget, _, value = plan.reason.partition("=")
-            return [f"{budget}={2 * float(value):.15g}"]
+            return [str(plan.budget.doubled())]
         case "diverged":
             return [f"optimizer.lr={config.optimizer.lr / 10:g}"]
     return []

@@ -1,6 +1,7 @@
 """Learning rates as pure functions of the optimizer step. The value of a step applies to that step."""
 
 import math
+from functools import singledispatch
 
 from gpt_pretrain.config import ConstantConfig, CosineConfig, LinearConfig, ScheduleConfig, WSDConfig
 
@@ -25,14 +26,31 @@ def learning_rate(step: int, *, config: ScheduleConfig, peak: float, total_steps
     floor = peak / 10 if config.min_lr is None else config.min_lr
     # 0 at the peak, below 1 at the last step
     progress = min(1.0, (step - warmup) / max(1, total_steps - warmup))
-    match config:
-        case CosineConfig():
-            return floor + (peak - floor) * 0.5 * (1 + math.cos(math.pi * progress))
-        case LinearConfig():
-            return peak + (floor - peak) * progress
-        case WSDConfig():
-            decay = min(1.0, max(0.0, (progress - (1 - config.decay_share)) / config.decay_share))
-            return peak + (floor - peak) * decay
-        case ConstantConfig():
-            return peak
+    return _decayed(config, progress, peak, floor)
+
+
+@singledispatch
+def _decayed(config: ScheduleConfig, progress: float, peak: float, floor: float) -> float:
+    """The rate after the warm-up, at a share of the rest of the run: `peak` at 0."""
     raise AssertionError(f"no schedule for {type(config).__name__}")
+
+
+@_decayed.register
+def _(config: ConstantConfig, progress: float, peak: float, floor: float) -> float:
+    return peak
+
+
+@_decayed.register
+def _(config: CosineConfig, progress: float, peak: float, floor: float) -> float:
+    return floor + (peak - floor) * 0.5 * (1 + math.cos(math.pi * progress))
+
+
+@_decayed.register
+def _(config: LinearConfig, progress: float, peak: float, floor: float) -> float:
+    return peak + (floor - peak) * progress
+
+
+@_decayed.register
+def _(config: WSDConfig, progress: float, peak: float, floor: float) -> float:
+    decay = min(1.0, max(0.0, (progress - (1 - config.decay_share)) / config.decay_share))
+    return peak + (floor - peak) * decay

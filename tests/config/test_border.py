@@ -8,7 +8,7 @@ import pytest
 
 from gpt_pretrain.cli.compose import compose
 from gpt_pretrain.cli.schemas import config_dir
-from gpt_pretrain.config import GenerateConfig, TrainConfig, known_keys, resolve_model
+from gpt_pretrain.config import MEMBERS, GenerateConfig, TrainConfig, known_keys, resolve_model
 from gpt_pretrain.errors import InputError
 
 OPTIONS = [
@@ -131,3 +131,39 @@ def test_every_train_and_generate_command_of_the_readme_composes():
             words = [word for word in words if word != "-m" and "," not in word]
         plain = [word for word in words if not word.startswith(("resume=", "hydra."))]
         compose(script, TrainConfig if script == "train" else GenerateConfig, plain)
+
+
+def test_a_settings_class_and_a_builder_are_all_that_a_new_optimizer_takes(monkeypatch):
+    """Without a file in conf/: the class is the option, its docstring the help."""
+    from dataclasses import dataclass
+
+    from torch import nn
+    from torch.optim import Adagrad
+
+    from gpt_pretrain.cli.schemas import options
+    from gpt_pretrain.config import OptimizerConfig
+    from gpt_pretrain.config.fields import one_of
+    from gpt_pretrain.training import optim
+
+    @dataclass(kw_only=True, slots=True)
+    class AdagradConfig(OptimizerConfig):
+        """A rate of its own for each weight."""
+
+        name: str = one_of("adagrad")
+        lr_decay: float = 0.0
+
+    monkeypatch.setitem(MEMBERS[OptimizerConfig], "adagrad", AdagradConfig)
+    optim._build.register(AdagradConfig, lambda config, named: Adagrad(named, lr=config.lr))
+    config = compose("train", TrainConfig, ["optimizer=adagrad", "optimizer.lr_decay=0.5"])
+    assert (config.optimizer.name, config.optimizer.lr_decay) == ("adagrad", 0.5)
+    assert isinstance(optim.build_optimizer(nn.Linear(1, 1), config.optimizer), Adagrad)
+    assert options("optimizer", TrainConfig)["adagrad"] == "A rate of its own for each weight."
+
+
+@pytest.mark.parametrize("base", MEMBERS)
+def test_every_member_is_a_class_as_its_module_has_it(base):
+    import gpt_pretrain.config as config
+
+    for name, cls in MEMBERS[base].items():
+        assert getattr(config, cls.__name__) is cls
+        assert cls().name == name

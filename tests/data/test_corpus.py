@@ -11,7 +11,7 @@ from gpt_pretrain.data.corpus import check_same, check_windows, load_corpus, tok
 from gpt_pretrain.data.windows import count_windows
 from gpt_pretrain.errors import InputError
 from gpt_pretrain.tokenizer import build_tokenizer
-from gpt_pretrain.training.preflight import prepare
+from gpt_pretrain.training.preflight import preflight
 from gpt_pretrain.training.train import train
 from tests.conftest import QUICK
 
@@ -218,12 +218,12 @@ def test_a_resumed_run_whose_text_changed_is_refused_before_it_trains(tmp_path, 
     options = [*QUICK, "data=text_files", f"data.path={file}", "trainer.max_steps=1", "data.batch_size=2"]
     config = compose("train", TrainConfig, options)
     run.mkdir()
-    train(config, prepare(config, run), run)
+    train(config, preflight(config, run), run)
     config = compose("train", TrainConfig, [*options, f"resume={run}"])
-    assert prepare(config, run).resume_from == run / "checkpoints" / "step-00000001"
+    assert preflight(config, run).resume_from == run / "checkpoints" / "step-00000001"
     before = load(file).fingerprints[str(file)]
     file.write_text("two text " * 200)
     with pytest.raises(InputError, match=before) as refused:
-        prepare(config, run)
+        preflight(config, run)
     assert load(file).fingerprints[str(file)] in str(refused.value)
     assert len(str(refused.value).splitlines()) <= 3

@@ -29,12 +29,14 @@ from gpt_pretrain.terminal.watching import forget, watching, watching_threads
 from gpt_pretrain.tokenizer import build_tokenizer
 from gpt_pretrain.tokenizer.small import CharacterTokenizer
 from gpt_pretrain.training.callbacks import progress_bar as progress
+from gpt_pretrain.training.callbacks.metrics import Metrics
 from gpt_pretrain.training.callbacks.samples import Samples
+from gpt_pretrain.training.callbacks.stop import Stop
 from gpt_pretrain.training.first_sample import prompt_for
 from gpt_pretrain.training.loggers import CSV, TensorBoard, Watched
 from gpt_pretrain.training.metrics_csv import MetricsCSV, read_rows
 from gpt_pretrain.training.plan import Plan
-from gpt_pretrain.training.preflight import prepare
+from gpt_pretrain.training.preflight import preflight
 from gpt_pretrain.training.train import train
 from tests.conftest import ROOT
 
@@ -58,7 +60,7 @@ def _anew(caplog):
 def run(folder, *overrides):
     config = compose("train", TrainConfig, [*SETTINGS, *overrides])
     folder.mkdir(exist_ok=True)
-    return train(config, prepare(config, folder), folder)
+    return train(config, preflight(config, folder), folder)
 
 
 def failures(caplog) -> list[str]:
@@ -333,7 +335,7 @@ def test_the_progress_bar_is_one_line_of_what_the_terminal_can_show(width, encod
     console = Console(file=terminal, force_terminal=True, width=width, color_system=None, _environ={})
     monkeypatch.setattr(progress, "get_console", lambda: console)
     plan = Plan(**dict.fromkeys(Plan.__dataclass_fields__, 10**6))
-    bar = progress.ProgressBar(plan)
+    bar = progress.ProgressBar(plan, Metrics(plan, Stop(plan), 1))
     measured = "loss 12.345  val loss 12.345  1,234,567 tokens/s"
     bar.progress.update(bar.task, completed=123456, measured=measured)
     lines = console.render_lines(bar.progress.get_renderable())

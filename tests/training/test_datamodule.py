@@ -10,7 +10,7 @@ import torch
 
 from gpt_pretrain.data.order import BLOCK, WindowOrder
 from gpt_pretrain.training.datamodule import GPTDataModule
-from gpt_pretrain.training.plan import Plan
+from gpt_pretrain.training.plan import Budget, Plan
 
 CONTEXT = 8
 
@@ -25,7 +25,7 @@ def plan_for(corpus, *, batch_size, world_size=1, steps=10, n_windows=None):
         accumulate=1,
         steps=steps,
         steps_per_epoch=1.0,
-        reason="",
+        budget=Budget("trainer.max_steps", 1),
         eval_every=1,
         sample_every=1,
         checkpoint_every=None,
@@ -42,14 +42,13 @@ def module(corpus, *, rank=0, num_workers=0, batch_size=4, **plan):
     from gpt_pretrain.config import DataConfig
 
     data = GPTDataModule(
+        corpus,
         DataConfig(batch_size=batch_size, num_workers=num_workers),
-        None,
         plan_for(corpus, batch_size=batch_size, **plan),
         context_length=CONTEXT,
         seed=5,
         eval_batches=None,
         eval_train=True,
-        corpus=corpus,
     )
     data.trainer = SimpleNamespace(global_rank=rank, global_step=0)
     return data

@@ -9,7 +9,7 @@ from torch.utils.data import DataLoader
 from gpt_pretrain.config import AdamWConfig, ConstantConfig, ModelConfig, MuonConfig, SGDConfig
 from gpt_pretrain.model import GPTModel
 from gpt_pretrain.training.module import GPTModule
-from gpt_pretrain.training.plan import Plan
+from gpt_pretrain.training.plan import Budget, Plan
 
 SHAPE = ModelConfig(vocab_size=13, context_length=6, emb_dim=8, n_heads=2, n_layers=1)
 PLAN = Plan(
@@ -20,7 +20,7 @@ PLAN = Plan(
     accumulate=1,
     steps=1,
     steps_per_epoch=1,
-    reason="",
+    budget=Budget("trainer.max_steps", 1),
     eval_every=1,
     sample_every=1,
     checkpoint_every=None,

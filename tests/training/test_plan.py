@@ -25,7 +25,7 @@ def test_an_epoch_of_fifteen_gives_appendix_d_its_135_steps():
 def test_the_first_budget_to_be_used_up_ends_the_run():
     assert plan_for("trainer.max_epochs=10", "trainer.max_steps=7").steps == 7
     assert plan_for("trainer.max_tokens=5120", "trainer.max_steps=70").steps == 10
-    assert plan_for().reason == "trainer.max_epochs=1"
+    assert str(plan_for().budget) == "trainer.max_epochs=1"
 
 
 def test_accumulation_fills_the_global_batch_whatever_the_number_of_devices():

@@ -16,8 +16,9 @@ from gpt_pretrain.config import TrainConfig
 from gpt_pretrain.errors import DivergedError, InputError, StoppedError, UserFacingError
 from gpt_pretrain.training.callbacks.samples import Samples
 from gpt_pretrain.training.callbacks.stop import Stop
-from gpt_pretrain.training.preflight import prepare
-from gpt_pretrain.training.train import multiplies_bfloat16, train
+from gpt_pretrain.training.machine import multiplies_bfloat16
+from gpt_pretrain.training.preflight import preflight
+from gpt_pretrain.training.train import train
 from tests.conftest import QUICK
 
 pytestmark = pytest.mark.trains
@@ -31,7 +32,7 @@ SETTINGS = [
 def run(folder, *overrides):
     config = compose("train", TrainConfig, [*SETTINGS, *overrides])
     folder.mkdir(exist_ok=True)
-    return train(config, prepare(config, folder), folder)
+    return train(config, preflight(config, folder), folder)
 
 
 def rows(folder):
@@ -56,7 +57,8 @@ def test_a_run_leaves_everything_that_it_promises(tmp_path):
     assert json.loads((tmp_path / "summary.json").read_text()) == summary
     assert set(summary) == {
         *("steps", "tokens_seen", "train_loss", "val_loss", "best_val_loss", "val_perplexity"),
-        *("tokens_per_sec", "seconds", "n_params", "best_checkpoint", "exit_reason"),
+        *("tokens_per_sec", "seconds", "session_tokens_per_sec", "session_seconds"),
+        *("n_params", "best_checkpoint", "exit_reason"),
     }
     assert all(value is not None for value in summary.values())
     assert (summary["steps"], summary["tokens_seen"]) == (6, 6 * 2 * 64)
@@ -71,7 +73,7 @@ def test_the_logged_validation_loss_is_the_token_weighted_mean_of_the_text(tmp_p
     settings = ["trainer.precision=32-true", "data.batch_size=7"]  # as the model below computes
     run(tmp_path, "trainer.max_steps=1", "trainer.eval_batches=null", *settings)
     config = compose("train", TrainConfig, [*SETTINGS, *settings])
-    prepared = prepare(config, tmp_path / "other")
+    prepared = preflight(config, tmp_path / "other")
     from gpt_pretrain.runs.checkpoint import load_model
     from gpt_pretrain.runs.folders import find_checkpoint
 
@@ -300,7 +302,7 @@ def test_auto_trains_in_what_the_hardware_multiplies_itself(tmp_path, monkeypatc
 
     has = {}
     monkeypatch.setattr(
-        "gpt_pretrain.training.train.multiplies_bfloat16", lambda accelerator: has[accelerator]
+        "gpt_pretrain.training.machine.multiplies_bfloat16", lambda accelerator: has[accelerator]
     )
     single, half = trained_in("32-true"), trained_in("bf16-mixed")
     assert single != half
@@ -375,3 +377,23 @@ def test_openais_weights_want_openais_tokenizer(tmp_path):
     weights = ["weights=gpt2", f"weights.path='{tmp_path}'", "model=from_weights", "tokenizer=characters"]
     with pytest.raises(InputError, match="was trained with the tokenizer bytes"):  # as many ids as bytes has
         run(tmp_path / "new", *weights)
+
+
+def test_what_a_run_says_of_itself_does_not_come_from_a_logger(tmp_path, caplog):
+    caplog.set_level("INFO")
+    run(tmp_path, "trainer.max_steps=3", "logger=none", "trainer.eval_every=3")
+    (line,) = (record.message for record in caplog.records if "(best" in record.message)
+    first, last = line.removeprefix("validation loss ").split(" (")[0].split(" -> ")
+    assert float(first) > float(last)
+
+
+def test_a_resumed_run_counts_its_earlier_parts_and_this_one(trained, tmp_path):
+    folder = run_to(4, trained, tmp_path / "run")
+    state = json.loads((folder / "checkpoints" / "step-00000004" / "trainer_state.json").read_text())
+    spent = state["callbacks"]["Metrics"]["spent"]
+    assert (spent["tokens"], spent["training_seconds"] <= spent["seconds"]) == (4 * 128, True)
+    summary = run(folder, "trainer.max_steps=6", f"resume='{folder}'")
+    assert summary["seconds"] == pytest.approx(spent["seconds"] + summary["session_seconds"], abs=0.02)
+    steps = 6 * 128 / summary["tokens_per_sec"]
+    here = 2 * 128 / summary["session_tokens_per_sec"]
+    assert steps == pytest.approx(spent["training_seconds"] + here)

@@ -12,7 +12,7 @@ import lightning as L
 from lightning.fabric.plugins import CheckpointIO
 from torch import Tensor
 
-from gpt_pretrain.config import ModelConfig
+from gpt_pretrain.config import ModelConfig, TrainerConfig
 from gpt_pretrain.runs.checkpoint import (
     TrainingState,
     read_config,
@@ -22,7 +22,8 @@ from gpt_pretrain.runs.checkpoint import (
 )
 from gpt_pretrain.runs.folders import find_checkpoints
 from gpt_pretrain.tokenizer import Tokenizer
-from gpt_pretrain.training.callbacks.rhythm import evaluates, is_due, is_interrupted, is_last, step_ended
+from gpt_pretrain.training.callbacks.rhythm import is_due, step_ended
+from gpt_pretrain.training.callbacks.stop import Stop
 from gpt_pretrain.training.module import GPTModule
 from gpt_pretrain.training.optim import parameter_names
 from gpt_pretrain.training.plan import Plan
@@ -34,9 +35,9 @@ class Checkpoints(L.Callback):
     Comes last of all callbacks, so that what it saves has seen the step.
     """
 
-    def __init__(self, run: Path, plan: Plan, *, every: int | None, keep_best: bool, keep_last: int) -> None:
-        self.run, self.plan, self.every = run, plan, every
-        self.keep_best, self.keep_last = keep_best, keep_last
+    def __init__(self, run: Path, plan: Plan, stop: Stop, config: TrainerConfig) -> None:
+        self.run, self.plan, self.stop, self.every = run, plan, stop, config.checkpoint_every
+        self.keep_best, self.keep_last = config.keep_best, config.keep_last
         self.best: dict[str, Any] = {}  # step and val_loss of the best checkpoint
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -47,8 +48,8 @@ class Checkpoints(L.Callback):
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        due = is_due(trainer.global_step, self.every) or is_interrupted(trainer)
-        if step_ended(self.plan, batch_idx) and due and not evaluates(trainer, self.plan):
+        due = is_due(trainer.global_step, self.every) or self.stop.interrupted
+        if step_ended(self.plan, batch_idx) and due and not self.stop.evaluates(trainer):
             self._save(trainer, pl_module)
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -56,7 +57,7 @@ class Checkpoints(L.Callback):
             return
         val_loss = float(trainer.callback_metrics["val/loss"])
         improved = not self.best or val_loss < self.best["val_loss"]
-        kept = is_due(trainer.global_step, self.every) or is_last(trainer, self.plan)
+        kept = is_due(trainer.global_step, self.every) or self.stop.ends(trainer)
         if kept or (improved and self.keep_best):
             if improved:
                 self.best = {"step": trainer.global_step, "val_loss": val_loss}

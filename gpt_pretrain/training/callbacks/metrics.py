@@ -1,12 +1,15 @@
 """What a run measures, handed to every logger: one row a logged step, evaluation included."""
 
+import dataclasses
+from dataclasses import dataclass
 from time import perf_counter
 from typing import Any
 
 import lightning as L
 import torch
 
-from gpt_pretrain.training.callbacks.rhythm import evaluates, is_due, is_last, step_ended
+from gpt_pretrain.training.callbacks.rhythm import is_due, step_ended
+from gpt_pretrain.training.callbacks.stop import Stop
 from gpt_pretrain.training.loggers import TensorBoard
 from gpt_pretrain.training.metrics_csv import MetricsCSV
 from gpt_pretrain.training.module import GPTModule
@@ -28,15 +31,33 @@ PEAK_FLOPS = {
 }
 
 
+@dataclass(slots=True)
+class Spent:
+    """Time and tokens of a run or a part of it."""
+
+    seconds: float = 0.0  # by the clock
+    training_seconds: float = 0.0  # of these, in training steps
+    tokens: int = 0
+
+    @property
+    def tokens_per_sec(self) -> float | None:
+        return self.tokens / self.training_seconds if self.training_seconds else None
+
+
 class Metrics(L.Callback):
-    """Training loss every `log_every` steps and at each evaluation, checkpoint and sample; throughput counts
-    training time only.
+    """Owns what was measured: losses every `log_every` steps and at each evaluation, checkpoint and sample.
+
+    Throughput counts training time only.
     """
 
-    def __init__(self, plan: Plan, log_every: int) -> None:
-        self.plan, self.log_every = plan, log_every
+    def __init__(self, plan: Plan, stop: Stop, log_every: int) -> None:
+        self.plan, self.stop, self.log_every = plan, stop, log_every
         self.best_val_loss: float | None = None
+        self.first_val_loss: float | None = None
         self.newest: dict[str, float] = {}
+        self.earlier = Spent()  # by the parts of the run before this one
+        self.spent = Spent()  # by this one
+        self._began = perf_counter()
         self._started: float | None = None
         self._tokens = 0
         self._pending: dict[str, float] = {}
@@ -61,47 +82,62 @@ class Metrics(L.Callback):
         self._tokens += self.plan.batch_tokens
         if not step_ended(self.plan, batch_idx):
             return
-        evaluating = evaluates(trainer, self.plan)
+        evaluating = self.stop.evaluates(trainer)
         # At a checkpoint too: a resumed run must not average over steps that it has not seen. And before a
         # sample, whose time is not training's.
         rhythms = (self.log_every, self.plan.checkpoint_every, self.plan.sample_every)
         due = any(is_due(trainer.global_step, every) for every in rhythms)
-        if not (due or evaluating or is_last(trainer, self.plan) or trainer.global_step == 1):
+        if not (due or evaluating or self.stop.ends(trainer) or trainer.global_step == 1):
             return
-        measured = pl_module.report()
-        self._pending = {key: measured[key] for key in ("train/loss", "train/perplexity", "lr", "grad_norm")}
-        self._pending |= self._throughput(pl_module)
+        self._pending = pl_module.report() | self._throughput(pl_module)
+        self.newest |= self._pending
         if not evaluating:
             self._write(trainer, self._pending)
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         assert isinstance(pl_module, GPTModule)
-        measured = {
-            key: value for key, value in pl_module.metrics.items() if key.startswith(("val/", "train/eval"))
-        }
+        measured = pl_module.validated
         loss = measured["val/loss"]
+        self.first_val_loss = loss if self.first_val_loss is None else self.first_val_loss
         if not trainer.sanity_checking:
             self.best_val_loss = loss if self.best_val_loss is None else min(loss, self.best_val_loss)
         self._write(trainer, self._pending | measured)
         self._pending = {}
 
     def state_dict(self) -> dict[str, Any]:
-        return {"best_val_loss": self.best_val_loss, "newest": self.newest}
+        losses = {"best_val_loss": self.best_val_loss, "first_val_loss": self.first_val_loss}
+        return losses | {"newest": self.newest, "spent": dataclasses.asdict(self.total())}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.best_val_loss = state_dict["best_val_loss"]
         self.newest = state_dict["newest"]
+        self.first_val_loss = state_dict.get("first_val_loss")  # an earlier version kept neither
+        self.earlier = Spent(**state_dict.get("spent", {}))
+
+    def session(self) -> "Spent":
+        """What this part of the run has taken so far."""
+        return dataclasses.replace(self.spent, seconds=perf_counter() - self._began)
+
+    def total(self) -> "Spent":
+        """What the run has taken, the parts before it was resumed included."""
+        now, before = self.session(), self.earlier
+        return Spent(
+            seconds=before.seconds + now.seconds,
+            training_seconds=before.training_seconds + now.training_seconds,
+            tokens=before.tokens + now.tokens,
+        )
 
     def _throughput(self, module: GPTModule) -> dict[str, float]:
         assert self._started is not None
         seconds = perf_counter() - self._started
         tokens_per_sec = self._tokens / seconds
+        self.spent.training_seconds += seconds
+        self.spent.tokens += self._tokens
         self._started = None
         rates = {"tokens_per_sec": tokens_per_sec}
         peak = peak_flops(torch.cuda.get_device_name(module.device)) if module.device.type == "cuda" else None
         if peak is not None:
             rates["mfu"] = tokens_per_sec * module.model.flops_per_token() / (peak * self.plan.world_size)
-        module.metrics |= rates
         return rates
 
     def _write(self, trainer: L.Trainer, values: dict[str, float]) -> None:

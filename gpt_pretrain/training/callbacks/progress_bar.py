@@ -9,20 +9,21 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from gpt_pretrain.terminal.logs import one_line
 from gpt_pretrain.terminal.watching import watching
+from gpt_pretrain.training.callbacks.metrics import Metrics
 from gpt_pretrain.training.callbacks.rhythm import step_ended
-from gpt_pretrain.training.module import GPTModule
 from gpt_pretrain.training.plan import Plan
 
 log = logging.getLogger(__name__)
 
 KIND = "the progress bar"
+SHOWN = {"train/loss": "loss {:.3f}", "val/loss": "val loss {:.3f}", "tokens_per_sec": "{:,.0f} tokens/s"}
 
 
 class ProgressBar(L.Callback):
     """Shows what was measured last; it measures nothing itself, so it never waits for a device."""
 
-    def __init__(self, plan: Plan) -> None:
-        self.plan = plan
+    def __init__(self, plan: Plan, metrics: Metrics) -> None:
+        self.plan, self.metrics = plan, metrics
         self.progress = Progress(
             MofNCompleteColumn(table_column=one_line()),
             TextColumn("{task.fields[measured]}", table_column=one_line()),
@@ -46,7 +47,7 @@ class ProgressBar(L.Callback):
     ) -> None:
         if trainer.is_global_zero and step_ended(self.plan, batch_idx):
             with watching(KIND):
-                self.progress.update(self.task, completed=trainer.global_step, measured=_measured(pl_module))
+                self.progress.update(self.task, completed=trainer.global_step, measured=self._measured())
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if trainer.is_global_zero:
@@ -56,21 +57,21 @@ class ProgressBar(L.Callback):
                     len(str(self.plan.steps)),
                     trainer.global_step,
                     self.plan.steps,
-                    _measured(pl_module),
+                    self._measured(),
                 )
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        with watching(KIND):
-            self.progress.stop()
+        self._end()
 
     def on_exception(
         self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException
     ) -> None:
+        self._end()
+
+    def _end(self) -> None:
         with watching(KIND):
             self.progress.stop()
 
-
-def _measured(module: L.LightningModule) -> str:
-    assert isinstance(module, GPTModule)
-    words = {"train/loss": "loss {:.3f}", "val/loss": "val loss {:.3f}", "tokens_per_sec": "{:,.0f} tokens/s"}
-    return "  ".join(word.format(module.metrics[key]) for key, word in words.items() if key in module.metrics)
+    def _measured(self) -> str:
+        newest = self.metrics.newest
+        return "  ".join(word.format(newest[key]) for key, word in SHOWN.items() if key in newest)

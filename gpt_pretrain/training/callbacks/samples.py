@@ -13,7 +13,8 @@ from gpt_pretrain.errors import ArtifactError
 from gpt_pretrain.terminal.text import printable
 from gpt_pretrain.terminal.watching import watching
 from gpt_pretrain.tokenizer import Tokenizer
-from gpt_pretrain.training.callbacks.rhythm import is_due, is_interrupted, is_last, step_ended
+from gpt_pretrain.training.callbacks.rhythm import is_due, step_ended
+from gpt_pretrain.training.callbacks.stop import Stop
 from gpt_pretrain.training.loggers import TensorBoard
 from gpt_pretrain.training.module import GPTModule
 from gpt_pretrain.training.plan import Plan
@@ -22,14 +23,12 @@ log = logging.getLogger(__name__)
 
 
 class Samples(L.Callback):
-    """Continues `prompt` every `plan.sample_every` steps and at the end, on rank 0, into samples.txt and
-    TensorBoard.
-    """
+    """Continues `prompt` every `plan.sample_every` steps and at the end, into samples.txt and TensorBoard."""
 
     def __init__(
-        self, run: Path, plan: Plan, tokenizer: Tokenizer, prompt: str, decoding: DecodingConfig
+        self, run: Path, plan: Plan, stop: Stop, tokenizer: Tokenizer, prompt: str, decoding: DecodingConfig
     ) -> None:
-        self.file, self.plan = run / "samples.txt", plan
+        self.file, self.plan, self.stop = run / "samples.txt", plan, stop
         self.tokenizer, self.prompt, self.decoding = tokenizer, prompt, decoding
         self.newest = ""
 
@@ -44,9 +43,9 @@ class Samples(L.Callback):
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        due = is_due(trainer.global_step, self.plan.sample_every) or is_last(trainer, self.plan)
-        due = due and not is_interrupted(trainer)
-        if step_ended(self.plan, batch_idx) and due and trainer.is_global_zero:
+        due = is_due(trainer.global_step, self.plan.sample_every) or self.stop.ends(trainer)
+        due = due and step_ended(self.plan, batch_idx) and not self.stop.interrupted
+        if due and trainer.is_global_zero:
             with watching("samples"):
                 self._sample(trainer, pl_module)
 

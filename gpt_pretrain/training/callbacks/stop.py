@@ -9,13 +9,12 @@ import lightning as L
 import torch
 
 from gpt_pretrain.errors import StoppedError
-from gpt_pretrain.training.callbacks.rhythm import is_last, step_ended
+from gpt_pretrain.training.callbacks.rhythm import is_due, step_ended
 from gpt_pretrain.training.plan import Plan
 
 
 class Stop(L.Callback):
-    """First of all callbacks: the others ask it, through `trainer.should_stop`, whether this step is the
-    last.
+    """First of all callbacks: the others are handed it, and ask whether this step is the last.
 
     Setting `should_stop` makes Lightning evaluate once more, whatever the rhythm, so a run ends with a
     validation loss. After a signal there is no time for that: the run saves and ends. The handler only
@@ -28,6 +27,7 @@ class Stop(L.Callback):
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
         self.signal_number: int | None = None
+        self.interrupted = False  # by a signal: what is left to do is to save, and soon
         self._remembered = 0.0
         self._previous: dict[int, Any] = {}
 
@@ -43,9 +43,19 @@ class Stop(L.Callback):
         if not step_ended(self.plan, batch_idx):
             return
         if self._stop_requested(trainer, pl_module):
-            trainer.should_stop, trainer.limit_val_batches = True, 0
-        elif is_last(trainer, self.plan):
+            self.interrupted = trainer.should_stop = True
+            trainer.limit_val_batches = 0  # else Lightning evaluates before it ends
+        elif self.ends(trainer):
             trainer.should_stop = True
+
+    def ends(self, trainer: L.Trainer) -> bool:
+        """True where the run ends with the step just taken."""
+        return trainer.should_stop or trainer.global_step >= self.plan.steps
+
+    def evaluates(self, trainer: L.Trainer) -> bool:
+        """True where validation follows the step just taken: on its beat, and when the run ends here."""
+        due = is_due(trainer.global_step, self.plan.eval_every) or self.ends(trainer)
+        return due and not self.interrupted
 
     def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         for number, handler in self._previous.items():

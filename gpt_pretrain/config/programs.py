@@ -1,0 +1,167 @@
+"""The root of every program's settings: one section a config group, then single values."""
+
+from dataclasses import dataclass
+from os.path import realpath
+
+from gpt_pretrain.config.data import DataConfig, TokenizerConfig
+from gpt_pretrain.config.decoding import DecodingConfig
+from gpt_pretrain.config.fields import number, one_of
+from gpt_pretrain.config.model import ModelSettings
+from gpt_pretrain.config.optimizer import OptimizerConfig
+from gpt_pretrain.config.schedule import ScheduleConfig
+from gpt_pretrain.config.trainer import LoggerConfig, TrainerConfig
+from gpt_pretrain.config.weights import WeightsConfig
+from gpt_pretrain.errors import InputError
+
+
+@dataclass(kw_only=True, slots=True)
+class TrainConfig:
+    model: ModelSettings
+    weights: WeightsConfig
+    data: DataConfig
+    tokenizer: TokenizerConfig
+    optimizer: OptimizerConfig
+    schedule: ScheduleConfig
+    decoding: DecodingConfig  # of the samples drawn while training
+    trainer: TrainerConfig
+    logger: LoggerConfig
+    seed: int = number(123, at_least=0, below=2**63)
+    resume: str | None = None  # auto: the newest run; or a run's folder
+    debug: bool = False  # tracebacks instead of messages
+
+    def check(self) -> None:
+        self.weights.check()
+        self.decoding.check()
+        if self.weights.name == "checkpoint" and self.weights.path is None:
+            raise InputError(
+                "weights.path is not set: give a file or folder of weights, a checkpoint or a run"
+            )
+        self.data.check()
+        self.tokenizer.check()
+        for name in ("initial_lr", "min_lr"):
+            value = getattr(self.schedule, name)
+            if value is not None and value > self.optimizer.lr:
+                raise InputError(
+                    f"schedule.{name}={value:g} exceeds the peak optimizer.lr={self.optimizer.lr:g}: "
+                    "lower the one or raise the other"
+                )
+        if not self.trainer.sample_prompt:
+            raise InputError("trainer.sample_prompt is empty: give the text that samples begin with")
+
+
+@dataclass(kw_only=True, slots=True)
+class GenerateConfig:
+    model: ModelSettings
+    weights: WeightsConfig
+    decoding: DecodingConfig
+    prompt: str = "Every effort moves you"
+    prompts_file: str | None = None  # one prompt a line; *.jsonl: objects with a prompt
+    output: str | None = None  # a *.jsonl file for the results, instead of the terminal
+    interactive: bool = False  # read prompts from the terminal; /help lists what else it takes
+    echo: bool = True  # print the prompt before its continuation
+    num_samples: int = number(1, at_least=1)  # continuations of each prompt, with consecutive seeds
+    next_tokens: int | None = number(None, at_least=1)  # only a table of the most likely next tokens
+    plot: str | None = None  # only a picture of how temperature shapes their probabilities, *.png
+    score: str | None = None  # only the log-probability and perplexity of this text
+    checkpoint: str | None = None  # weights of any format, or a run; None: the newest run's best
+    dtype: str = one_of("float32", "bfloat16", "int8")  # of the weights
+    batch_size: int = number(16, at_least=1)  # prompts at a time
+    device: str = one_of("auto", "cpu", "cuda")
+    debug: bool = False
+
+    def check(self) -> None:
+        self.weights.check()
+        self.decoding.check()
+        if not self.prompt:
+            raise InputError(
+                "prompt is empty: give at least one character, as in prompt='Every effort moves you'"
+            )
+        if self.interactive and (self.prompts_file or self.output):
+            raise InputError(
+                "interactive=true takes prompts from the terminal: leave out prompts_file and output"
+            )
+        if self.score == "":
+            raise InputError("score is empty: give the text whose perplexity is wanted")
+        inspects = self.score is not None or self.next_tokens or self.plot
+        if inspects and (self.interactive or self.prompts_file or self.output):
+            raise InputError(
+                "score, next_tokens and plot answer on the terminal and continue nothing: "
+                "leave out prompts_file, output and interactive"
+            )
+        if self.plot and (self.next_tokens or 0) > 500:
+            raise InputError(
+                f"next_tokens={self.next_tokens} bars fit into no picture: at most 500 with plot"
+            )
+        if self.output and self.prompts_file and realpath(self.output) == realpath(self.prompts_file):
+            raise InputError(f"output={self.output} would overwrite prompts_file: give it another name")
+
+
+@dataclass(kw_only=True, slots=True)
+class EvaluateConfig:
+    model: ModelSettings
+    weights: WeightsConfig
+    data: DataConfig
+    checkpoint: str | None = None  # weights of any format, or a run; None: the newest run's best
+    split: str = one_of("both", "train", "val")
+    device: str = one_of("auto", "cpu", "cuda")
+    debug: bool = False
+
+    def check(self) -> None:
+        self.weights.check()
+        self.data.check()
+
+
+@dataclass(kw_only=True, slots=True)
+class ExportConfig:
+    model: ModelSettings
+    weights: WeightsConfig
+    checkpoint: str | None = None  # weights of any format, or a run; None: the newest run's best
+    format: str = one_of("huggingface", "book", "openai")
+    out: str | None = None  # a new folder
+    max_shard_mb: int | None = number(None, at_least=1)  # 10^6 bytes a file; None: one file
+    debug: bool = False
+
+    def check(self) -> None:
+        self.weights.check()
+        if not self.out:
+            raise InputError("out is not set: name a new folder, as in out=exported")
+
+
+@dataclass(kw_only=True, slots=True)
+class PrepareConfig:
+    data: DataConfig
+    tokenizer: TokenizerConfig
+    debug: bool = False  # tracebacks instead of messages
+
+    def check(self) -> None:
+        self.data.check()
+        self.tokenizer.check()
+
+
+@dataclass(kw_only=True, slots=True)
+class InspectConfig:
+    model: ModelSettings  # its context length says how long a window is
+    data: DataConfig
+    tokenizer: TokenizerConfig
+    windows: int = number(3, at_least=0)  # how many are shown
+    world_size: int = number(1, at_least=1)  # devices that a step's batch is spread over
+    seed: int = number(123, at_least=0)
+    debug: bool = False
+
+    def check(self) -> None:
+        self.data.check()
+        self.tokenizer.check()
+        if self.model.context_length is None:
+            raise InputError("model.context_length is not set: choose a size, as in model=mini, or set it")
+
+
+@dataclass(kw_only=True, slots=True)
+class BenchmarkDataConfig:
+    model: ModelSettings  # whose training speed the loader is compared with
+    size_mib: int = number(64, at_least=1)  # text to tokenize; the text is made up and deleted afterwards
+    workers: int | None = number(None, at_least=1)  # None: one a core
+    folder: str | None = None  # where the text and the tokens are written; None: a temporary one
+    debug: bool = False
+
+    def check(self) -> None:
+        pass

@@ -1,0 +1,94 @@
+"""How a run ends: its exit reason, its summary and its conclusion, whatever ended it."""
+
+import logging
+import signal
+from pathlib import Path
+from types import TracebackType
+
+import lightning as L
+
+from gpt_pretrain.config import TrainConfig
+from gpt_pretrain.config.words import typed
+from gpt_pretrain.errors import DivergedError, StoppedError
+from gpt_pretrain.training.callbacks.checkpoints import Checkpoints
+from gpt_pretrain.training.callbacks.metrics import Metrics
+from gpt_pretrain.training.callbacks.samples import Samples
+from gpt_pretrain.training.callbacks.stop import Stop
+from gpt_pretrain.training.module import GPTModule
+from gpt_pretrain.training.preflight import Prepared
+from gpt_pretrain.training.report import Summary, conclude, short, summarize
+
+log = logging.getLogger(__name__)
+
+
+class Ending:
+    """A context around the fit. After it `summary` holds what summary.json does.
+
+    Leaving it raises StoppedError where a signal stopped the run, which Lightning takes for a good end.
+    """
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        prepared: Prepared,
+        run: Path,
+        trainer: L.Trainer,
+        module: GPTModule,
+        stop: Stop,
+        metrics: Metrics,
+        samples: Samples,
+        checkpoints: Checkpoints,
+    ) -> None:
+        self.config, self.prepared, self.run = config, prepared, run
+        self.trainer, self.module = trainer, module
+        self.stop, self.metrics, self.samples, self.checkpoints = stop, metrics, samples, checkpoints
+        self.summary: Summary = {}
+
+    def __enter__(self) -> "Ending":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if isinstance(error, SystemExit):  # Lightning's answer to a Ctrl-C before anyone listens
+            error = error.__context__ or error
+        self.summary = summarize(
+            self.prepared.plan,
+            self.module.model,
+            self.metrics,
+            steps=self.trainer.global_step,
+            exit_reason=self._reason(error),
+            best_checkpoint=self.checkpoints.best_checkpoint(),
+        )
+        if self.trainer.is_global_zero:
+            plan, loggers = self.prepared.plan, self.trainer.loggers
+            conclude(
+                self.config,
+                plan,
+                self.run,
+                loggers,
+                self.summary,
+                self.metrics.first_val_loss,
+                self.samples.newest,
+            )
+        if kind is SystemExit and error is not None:
+            raise error from None
+        if error is None and self.stop.interrupted:
+            assert self.stop.signal_number is not None
+            raise StoppedError(
+                self.stop.signal_number,
+                f"stopped by signal {self.stop.signal_number} at step {self.summary['steps']}, saved: "
+                f"go on with {typed('resume', short(self.run))}",
+            )
+
+    def _reason(self, error: BaseException | None) -> str:
+        match error:
+            case None:  # a signal that came after the last step has found nothing to stop
+                return f"signal {self.stop.signal_number}" if self.stop.interrupted else "finished"
+            case DivergedError():
+                return "diverged"
+            case StoppedError():
+                return f"signal {error.exit_code - 128}"
+            case KeyboardInterrupt():
+                return f"signal {int(signal.SIGINT)}"
+        return "failed"
