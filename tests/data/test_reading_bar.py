@@ -3,16 +3,16 @@ from types import SimpleNamespace
 
 from rich.console import Console
 
-from gpt_pretrain.data import progress
+from gpt_pretrain.data import reading_bar
 
 
 def test_long_work_shows_files_bytes_speed_and_time_left_and_short_work_nothing(monkeypatch):
     screen, now = io.StringIO(), [0.0]
     terminal = Console(file=screen, force_terminal=True, width=120)
-    monkeypatch.setattr(progress, "Console", lambda **options: terminal)
-    monkeypatch.setattr(progress, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    monkeypatch.setattr(reading_bar, "Console", lambda **options: terminal)
+    monkeypatch.setattr(reading_bar, "time", SimpleNamespace(monotonic=lambda: now[0]))
     source = SimpleNamespace(n_files=7, files_read=2, n_bytes=40_000_000)
-    with progress.Progress("tokenizing", source) as bar:
+    with reading_bar.ReadingBar("tokenizing", source) as bar:
         now[0] = 0.4
         bar.advance(1_000_000)
         assert screen.getvalue() == ""

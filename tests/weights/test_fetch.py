@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from gpt_pretrain import download as downloads
 from gpt_pretrain.config import ModelSettings, WeightsConfig
 from gpt_pretrain.download import Expected, download
 from gpt_pretrain.errors import ArtifactError, InfrastructureError, InputError
-from gpt_pretrain.weights import download as downloads
 from gpt_pretrain.weights.fetch import FILES, SIZES, Size, fetch_gpt2
 
 CONTENT = bytes(range(256)) * 5000
