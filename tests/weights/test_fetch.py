@@ -1,5 +1,6 @@
 """Downloads, from a server on this machine that does what servers do."""
 
+import errno
 import functools
 import hashlib
 import http.server
@@ -59,7 +60,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
             self.send_header("Content-Range", f"bytes {begin}-{len(content) - 1}/{len(content)}")
         else:
             self.send_response(200)
-        self.send_header("Content-Length", str(len(content) - begin))
+        if "no size" not in server.behaviour:
+            self.send_header("Content-Length", str(len(content) - begin))
         self.end_headers()
         body = content[begin:]
         if "cut" in server.behaviour:
@@ -153,6 +155,56 @@ def test_two_processes_at_once_download_once(server, tmp_path):
     running = [subprocess.Popen(arguments, stdout=subprocess.DEVNULL) for _ in range(2)]
     assert [process.wait(60) for process in running] == [0, 0]
     assert (tmp_path / "a").read_bytes() == CONTENT
+    assert len(server.requests) == 1
+
+
+def test_a_downloading_process_that_is_killed_leaves_the_lock_to_the_next(server, tmp_path):
+    code = (
+        "import sys, time; from pathlib import Path; from gpt_pretrain import download as d;"
+        "d._download_from_any = lambda *_: (print('held', flush=True), time.sleep(60));"
+        "d.download(['http://127.0.0.1:9'], Path(sys.argv[1]), d.Expected())"
+    )
+    holder = subprocess.Popen([sys.executable, "-c", code, str(tmp_path / "a")], stdout=subprocess.PIPE)
+    assert holder.stdout.readline() == b"held\n"
+    second = threading.Thread(target=download, args=([f"{server.url}/file"], tmp_path / "a", Expected()))
+    second.start()
+    second.join(0.3)
+    assert second.is_alive()  # it waits
+    assert server.requests == []
+    holder.kill()
+    holder.communicate()
+    second.join(60)
+    assert (tmp_path / "a").read_bytes() == CONTENT
+
+
+def test_a_damaged_file_is_fetched_again_where_that_is_asked_for(server, tmp_path):
+    (tmp_path / "a").write_bytes(b"damaged")
+    download([f"{server.url}/file"], tmp_path / "a", Expected(sha256=SHA256))
+    assert (tmp_path / "a").read_bytes() == b"damaged"
+    for _ in range(2):
+        download([f"{server.url}/file"], tmp_path / "a", Expected(sha256=SHA256), again_if_damaged=True)
+    assert (tmp_path / "a").read_bytes() == CONTENT
+    assert len(server.requests) == 1
+
+
+@pytest.mark.parametrize("behaviour", ["", "no size"])
+def test_more_than_a_file_may_have_is_refused(server, tmp_path, behaviour):
+    server.behaviour.add(behaviour)
+    with pytest.raises(ArtifactError, match="more than"):
+        download([f"{server.url}/file"], tmp_path / "a", Expected(at_most=1000))
+    assert [file.name for file in tmp_path.iterdir()] == ["a.lock"]
+
+
+def test_a_full_disk_is_said_at_once_and_not_taken_for_the_network(server, tmp_path, monkeypatch):
+    def full(stream, chunk):
+        with downloads._disk():
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(downloads, "_write", full)
+    with pytest.raises(
+        InfrastructureError, match=r"written \(No space left on device\): set data\.cache_dir"
+    ):
+        download([f"{server.url}/file"], tmp_path / "a", Expected(), setting="data.cache_dir")
     assert len(server.requests) == 1
 
 
