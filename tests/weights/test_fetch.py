@@ -15,7 +15,8 @@ from gpt_pretrain import download as downloads
 from gpt_pretrain.config import ModelSettings, WeightsConfig
 from gpt_pretrain.download import Expected, download
 from gpt_pretrain.errors import ArtifactError, InfrastructureError, InputError
-from gpt_pretrain.weights.fetch import FILES, SIZES, Size, fetch_gpt2
+from gpt_pretrain.weights.fetch import FILES, fetch_gpt2
+from gpt_pretrain.weights.gpt2_sizes import SIZES, Size
 
 CONTENT = bytes(range(256)) * 5000
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
@@ -223,7 +224,7 @@ SMALL = ModelSettings(emb_dim=768, n_layers=12)
 @pytest.fixture
 def mirror(server, monkeypatch):
     """Settings for the small model, which this server has from both sources, small enough for a test."""
-    known = Size("gpt2_small", "openai-community/gpt2", "124M", {})
+    known = Size(option="gpt2_small", n_heads=12, repository="openai-community/gpt2", folder="124M")
     monkeypatch.setitem(SIZES, (768, 12), known)
     for name in FILES["huggingface"]:
         server.files[f"/openai-community/gpt2/resolve/main/{name}"] = CONTENT
@@ -274,4 +275,4 @@ def test_the_sizes_are_those_of_the_model_group():
 
     for (emb_dim, n_layers), size in SIZES.items():
         model = compose("train", TrainConfig, ["weights=gpt2", f"model={size.option}"]).model
-        assert (model.emb_dim, model.n_layers) == (emb_dim, n_layers)
+        assert (model.emb_dim, model.n_layers, model.n_heads) == (emb_dim, n_layers, size.n_heads)
