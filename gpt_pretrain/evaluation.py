@@ -1,6 +1,5 @@
 """`evaluate`: a model's loss on the splits of a text. No lightning."""
 
-import math
 import sys
 from dataclasses import dataclass
 
@@ -11,8 +10,8 @@ from rich.progress import track
 from gpt_pretrain.config import EvaluateConfig
 from gpt_pretrain.data.corpus import check_windows, load_corpus
 from gpt_pretrain.data.tokens import Tokens
-from gpt_pretrain.data.windows import count_windows, evaluation_batch
-from gpt_pretrain.loss import IGNORED, perplexity, summed_token_loss
+from gpt_pretrain.data.windows import Share, count_windows, evaluation_batch
+from gpt_pretrain.loss import IGNORED, bits_per_byte, perplexity, summed_token_loss
 from gpt_pretrain.model import GPTModel
 from gpt_pretrain.runs.pretrained import load_pretrained, pick_device
 from gpt_pretrain.terminal.text import show
@@ -27,7 +26,7 @@ class Score:
 
     @property
     def bits_per_byte(self) -> float:
-        return self.loss * self.n_tokens / math.log(2) / self.n_bytes
+        return bits_per_byte(self.loss, self.n_bytes / self.n_tokens)
 
 
 def evaluate(config: EvaluateConfig) -> None:
@@ -55,13 +54,11 @@ def measure(model: GPTModel, tokenizer: Tokenizer, tokens: Tokens | np.ndarray, 
     context_length = model.config.context_length
     n_windows = count_windows(len(tokens), context_length, context_length)
     device = model.tok_emb.weight.device
-    lengths = byte_lengths(tokenizer)
+    lengths, share = byte_lengths(tokenizer), Share(batch_size=batch_size)
     loss, n_tokens, n_bytes = 0.0, 0, 0
     batches = range(-(-n_windows // batch_size))
     for batch in track(batches, "evaluating", transient=True, disable=not sys.stderr.isatty()):
-        inputs, targets = evaluation_batch(
-            tokens, batch, rank=0, world_size=1, batch_size=batch_size, context_length=context_length
-        )
+        inputs, targets = evaluation_batch(tokens, batch, share, context_length=context_length)
         counted = targets[:, 0] != IGNORED  # windows beyond the last one
         inputs, targets = inputs[counted], targets[counted]
         total, count = summed_token_loss(

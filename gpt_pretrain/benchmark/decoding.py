@@ -140,17 +140,18 @@ def transformers_model(model: "GPTModel") -> "torch.nn.Module":
         raise InputError("the comparison needs transformers: pip install 'gpt_pretrain[test]'") from error
 
     shape = model.config
-    other = GPT2LMHeadModel(GPT2Config(**HUGGINGFACE.write_sizes(shape))).eval()
+    sizes: dict[str, Any] = dict(HUGGINGFACE.write_sizes(shape))
+    other = GPT2LMHeadModel(GPT2Config(**sizes)).eval()
     other.load_state_dict(to_huggingface(model.state_dict(), shape), strict=False)
     other.tie_weights()
     return other
 
 
 def _ours(model: "GPTModel", prompts: "Tensor", n_new: int) -> Run:
-    from gpt_pretrain.decoding.generate import generate
+    from gpt_pretrain.decoding.loop import continue_tokens
 
     config = DecodingConfig(temperature=0.0, max_new_tokens=n_new)
-    return lambda: generate(model, prompts.tolist(), config)
+    return lambda: continue_tokens(model, prompts.tolist(), config)
 
 
 def _theirs(model: "torch.nn.Module", prompts: "Tensor", n_new: int) -> Run:

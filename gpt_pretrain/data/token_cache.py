@@ -34,7 +34,7 @@ from gpt_pretrain.data.splits import TRAIN, VAL, ByCharacters, ByDocuments, Side
 from gpt_pretrain.data.tokens import Tokens
 from gpt_pretrain.data.workers import Encoded, encode_batches
 from gpt_pretrain.errors import InputError
-from gpt_pretrain.tokenizer import SEGMENT, Tokenizer, fingerprint
+from gpt_pretrain.tokenizer import SEGMENT, Tokenizer, tokenizer_fingerprint
 
 log = logging.getLogger(__name__)
 
@@ -85,7 +85,15 @@ def open_or_build(
         )
     content = source.fingerprint()
     fraction = None if split == "none" else config.val_fraction
-    identity = [FORMAT, SEGMENT, content, fingerprint(tokenizer), split, fraction, config.special_tokens]
+    identity = [
+        FORMAT,
+        SEGMENT,
+        content,
+        tokenizer_fingerprint(tokenizer),
+        split,
+        fraction,
+        config.special_tokens,
+    ]
     folder = cache / "tokens" / combined(*identity)
     with using(folder.parent):
         index, problem = _read(folder, checksums=checksums)
