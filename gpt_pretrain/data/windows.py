@@ -26,7 +26,7 @@ class Share:
     batch_size: int  # sequences per device and micro-step
 
     def places(self, batch: int | np.ndarray) -> np.ndarray:
-        """Places (B,) of its part of batch `batch` in the endless sequence of windows; (N, B) of N batches."""
+        """Places (B,) of its part of a batch in the endless sequence of windows; (N, B) of N batches."""
         first = (np.asarray(batch, np.int64) * self.world_size + self.rank) * self.batch_size
         return first[..., None] + np.arange(self.batch_size)
 
