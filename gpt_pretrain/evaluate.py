@@ -1,6 +1,5 @@
 """python -m gpt_pretrain.evaluate weights=gpt2 data=the_verdict: loss, perplexity and bits per byte."""
 
-import math
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,7 +25,9 @@ class Score:
 
     @property
     def bits_per_byte(self) -> float:
-        return self.loss * self.n_tokens / math.log(2) / self.n_bytes
+        from gpt_pretrain.loss import bits_per_byte
+
+        return bits_per_byte(self.loss, self.n_bytes / self.n_tokens)
 
 
 @command("evaluate", EvaluateConfig, example="python -m gpt_pretrain.evaluate weights=gpt2 data=the_verdict")
@@ -60,20 +61,18 @@ def measure(
     import torch
     from rich.progress import track
 
-    from gpt_pretrain.data.windows import count_windows, evaluation_batch
+    from gpt_pretrain.data.windows import Share, count_windows, evaluation_batch
     from gpt_pretrain.loss import IGNORED, summed_token_loss
     from gpt_pretrain.tokenizer import byte_lengths
 
     context_length = model.config.context_length
     n_windows = count_windows(len(tokens), context_length, context_length)
     device = model.tok_emb.weight.device
-    lengths = byte_lengths(tokenizer)
+    lengths, share = byte_lengths(tokenizer), Share(batch_size=batch_size)
     loss, n_tokens, n_bytes = 0.0, 0, 0
     batches = range(-(-n_windows // batch_size))
     for batch in track(batches, "evaluating", transient=True, disable=not sys.stderr.isatty()):
-        inputs, targets = evaluation_batch(
-            tokens, batch, rank=0, world_size=1, batch_size=batch_size, context_length=context_length
-        )
+        inputs, targets = evaluation_batch(tokens, batch, share, context_length=context_length)
         counted = targets[:, 0] != IGNORED  # windows beyond the last one
         inputs, targets = inputs[counted], targets[counted]
         with torch.inference_mode():

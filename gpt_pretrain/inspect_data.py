@@ -65,7 +65,7 @@ def _splits(corpus: "Corpus", config: InspectConfig, context_length: int) -> Ite
     from gpt_pretrain.data.windows import count_windows, window_shares
 
     data, trained = config.data, corpus.trained
-    stride = data.stride or context_length
+    stride = data.window_stride(context_length)
     n_windows = epoch_windows(corpus, data, context_length)
     n_val = count_windows(len(corpus.val), context_length, context_length)
     how = "validation data from data.val_path" if data.val_path else f"split by {data.split}"
@@ -122,21 +122,20 @@ def _windows(
     """The first windows that training will see, as text, each with the target of its last shown token."""
     from gpt_pretrain.data.corpus import epoch_windows
     from gpt_pretrain.data.order import WindowOrder
-    from gpt_pretrain.data.windows import gather
+    from gpt_pretrain.data.windows import Share, read_windows
     from gpt_pretrain.tokenizer import decode
 
     order = WindowOrder(
         corpus,
+        share=Share(batch_size=max(1, config.windows)),
         n_windows=epoch_windows(corpus, config.data, context_length),
         context_length=context_length,
-        stride=config.data.stride or context_length,
-        batch_size=max(1, config.windows),
-        rank=0,
-        world_size=1,
+        stride=config.data.window_stride(context_length),
         seed=config.seed,
     )
     starts = order.starts(0)[: config.windows]
-    for start, inputs, targets in zip(starts, *gather(corpus.train, starts, context_length), strict=True):
+    windows = read_windows(corpus.train, starts, context_length)
+    for start, inputs, targets in zip(starts, *windows, strict=True):
         shown = min(SHOWN, context_length)
         yield f"window     at token {start:,}, its first {shown} of {context_length} tokens"
         yield f"  inputs   {decode(tokenizer, inputs[:shown].tolist())!r}"

@@ -21,6 +21,11 @@ def summed_token_loss(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
     return total, (targets != IGNORED).sum()
 
 
+def log_probabilities(logits: Tensor, token_ids: Tensor) -> Tensor:
+    """Log-probability (N,) that logits (N, V) give to each of the tokens (N,)."""
+    return logits.gather(-1, token_ids[:, None])[:, 0] - logits.logsumexp(-1)
+
+
 def perplexity(loss: float) -> float:
     """exp(loss); infinite where that leaves the range of a float."""
     return math.exp(loss) if loss < 700 else math.inf

@@ -6,8 +6,8 @@ import torch
 from gpt_pretrain.cli.compose import compose
 from gpt_pretrain.config import DataConfig, DecodingConfig, TrainConfig, resolve_model
 from gpt_pretrain.data.corpus import load_corpus
-from gpt_pretrain.data.windows import count_windows, evaluation_batch
-from gpt_pretrain.decoding.generate import generate
+from gpt_pretrain.data.windows import Share, count_windows, evaluation_batch
+from gpt_pretrain.decoding.loop import continue_tokens
 from gpt_pretrain.loss import next_token_loss, perplexity, summed_token_loss
 from gpt_pretrain.model import GPTModel
 from gpt_pretrain.tokenizer import build_tokenizer, decode
@@ -33,7 +33,7 @@ def split_loss(model: GPTModel, tokens) -> float:
     total = count = 0.0
     with torch.inference_mode():
         for batch in range(-(-n_windows // 2)):
-            arrays = evaluation_batch(tokens, batch, rank=0, world_size=1, batch_size=2, context_length=256)
+            arrays = evaluation_batch(tokens, batch, Share(batch_size=2), context_length=256)
             inputs, targets = (torch.from_numpy(array) for array in arrays)
             summed, counted = summed_token_loss(model(inputs), targets)
             total, count = total + float(summed), count + int(counted)
@@ -44,7 +44,7 @@ def test_the_untrained_model_continues_with_the_books_gibberish(untrained):
     tokenizer = build_tokenizer("gpt2")
     prompt = tokenizer.encode("Every effort moves you").tolist()
     greedy = DecodingConfig(temperature=0.0, max_new_tokens=10)
-    chosen = generate(untrained, [prompt], greedy)[0][0].token_ids
+    chosen = continue_tokens(untrained, [prompt], greedy)[0][0].token_ids
     text = "Every effort moves you rentingetic wasnم refres RexMeCHicular stren"
     assert decode(tokenizer, prompt + chosen) == text
 

@@ -19,9 +19,9 @@ loss
 model
 tokenizer: vocab segmentation patterns protocol bpe small tokenizer_json build
 download
-weights: protobuf crc32c stored table fit dialects pickled safetensors_file huggingface shape bundle read
-    write fetch
-decoding: filters penalties key_values layout scoring choose continuation sequences beam contrastive generate
+weights: protobuf crc32c stored table fit gpt2_sizes dialects pickled safetensors_file huggingface shape
+    bundle read write fetch
+decoding: filters penalties key_values layout scoring choose continuation sequences beam contrastive loop
     text
 data: notes fingerprints files gutenberg sources reading_bar tokens shards workers splits token_cache
     token_files windows corpus order

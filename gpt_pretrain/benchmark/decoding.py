@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from gpt_pretrain.cli.program import command
 from gpt_pretrain.config import DecodingConfig, ModelSettings, resolve_model
@@ -131,6 +131,7 @@ def measured_bandwidth() -> float:
 
 def transformers_model(model: "GPTModel") -> "torch.nn.Module":
     """transformers' GPT-2 with the same weights. Raises InputError where it is not installed."""
+    from gpt_pretrain.weights.dialects import HUGGINGFACE
     from gpt_pretrain.weights.huggingface import to_huggingface
 
     try:
@@ -139,24 +140,18 @@ def transformers_model(model: "GPTModel") -> "torch.nn.Module":
         raise InputError("the comparison needs transformers: pip install 'gpt_pretrain[test]'") from error
 
     shape = model.config
-    config = GPT2Config(
-        vocab_size=shape.vocab_size,
-        n_positions=shape.context_length,
-        n_embd=shape.emb_dim,
-        n_head=shape.n_heads,
-        n_layer=shape.n_layers,
-    )
-    other = GPT2LMHeadModel(config).eval()
+    sizes: dict[str, Any] = dict(HUGGINGFACE.write_sizes(shape))
+    other = GPT2LMHeadModel(GPT2Config(**sizes)).eval()
     other.load_state_dict(to_huggingface(model.state_dict(), shape), strict=False)
     other.tie_weights()
     return other
 
 
 def _ours(model: "GPTModel", prompts: "Tensor", n_new: int) -> Run:
-    from gpt_pretrain.decoding.generate import generate
+    from gpt_pretrain.decoding.loop import continue_tokens
 
     config = DecodingConfig(temperature=0.0, max_new_tokens=n_new)
-    return lambda: generate(model, prompts.tolist(), config)
+    return lambda: continue_tokens(model, prompts.tolist(), config)
 
 
 def _theirs(model: "torch.nn.Module", prompts: "Tensor", n_new: int) -> Run:

@@ -37,6 +37,10 @@ class DataConfig:
     num_workers: int = number(0, at_least=0)  # loader processes
     prepare_workers: int | None = number(None, at_least=0)  # tokenizing processes; None: one a core
 
+    def window_stride(self, context_length: int) -> int:
+        """Tokens from one training window's begin to the next one's."""
+        return self.stride or context_length
+
     def check(self) -> None:
         if self.source in ("text_files", "gutenberg", "hugging_face", "token_files") and not self.path:
             raise InputError(

@@ -123,7 +123,7 @@ def tokenizer_for(config: DataConfig, settings: TokenizerConfig) -> Tokenizer:
 
 def epoch_windows(corpus: Corpus, config: DataConfig, context_length: int) -> int:
     """Training windows of an epoch: those of all parts, or the first data.max_windows of them."""
-    stride = config.stride or context_length
+    stride = config.window_stride(context_length)
     n_windows = sum(count_windows(len(part.train), context_length, stride) for part in corpus.trained)
     return min(n_windows, config.max_windows or n_windows)
 

@@ -28,7 +28,7 @@ def read_note(file: Path) -> Any:
 def write_note(file: Path, content: object) -> None:
     """Whole or not at all, and on the disk when this returns."""
     partial = file.with_name(f".{file.name}.partial")
-    with partial.open("w") as stream:
+    with partial.open("w", encoding="utf-8") as stream:
         json.dump([combined(content), content], stream)
         stream.flush()
         os.fsync(stream.fileno())

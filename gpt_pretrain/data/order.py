@@ -4,6 +4,7 @@ import numpy as np
 
 from gpt_pretrain.data.corpus import Corpus
 from gpt_pretrain.data.windows import (
+    Share,
     count_windows,
     mixed_windows,
     training_places,
@@ -21,20 +22,17 @@ class WindowOrder:
         self,
         corpus: Corpus,
         *,
+        share: Share,
         n_windows: int,
         context_length: int,
         stride: int,
-        batch_size: int,
-        rank: int,
-        world_size: int,
         seed: int,
     ) -> None:
         parts = corpus.trained
         self.counts = [count_windows(len(part.train), context_length, stride) for part in parts]
         self.first_tokens = np.cumsum([0] + [len(part.train) for part in parts[:-1]])
         self.weights = [part.weight for part in parts]
-        self.n_windows, self.stride, self.seed = n_windows, stride, seed
-        self.place = {"rank": rank, "world_size": world_size, "batch_size": batch_size}
+        self.share, self.n_windows, self.stride, self.seed = share, n_windows, stride, seed
         self._block, self._starts = -1, np.empty(0, np.int64)
 
     def starts(self, batch: int) -> np.ndarray:
@@ -45,10 +43,10 @@ class WindowOrder:
         return self._starts[row]
 
     def _compute(self, batches: np.ndarray) -> np.ndarray:
-        windows = training_windows(batches, n_windows=self.n_windows, seed=self.seed, **self.place)
+        windows = training_windows(batches, self.share, n_windows=self.n_windows, seed=self.seed)
         if len(self.counts) == 1:
             return windows * self.stride
-        epochs, _ = training_places(batches, n_windows=self.n_windows, **self.place)
+        epochs, _ = training_places(batches, self.share, n_windows=self.n_windows)
         shares = window_shares(self.n_windows, self.counts, self.weights)
         sources, inside = mixed_windows(windows, epochs, counts=self.counts, shares=shares, seed=self.seed)
         return self.first_tokens[sources] + inside * self.stride

@@ -4,8 +4,7 @@ import time
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, TextColumn, TimeRemainingColumn
-from rich.progress import Progress as Bar
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 
 from gpt_pretrain.data.sources import Source
 from gpt_pretrain.terminal.logs import one_line
@@ -13,14 +12,16 @@ from gpt_pretrain.terminal.logs import one_line
 QUIET_SECONDS = 0.5  # short work shows no bar
 
 
-class Progress:
+class ReadingBar:
+    """Shown from the moment that reading has taken `QUIET_SECONDS`, on a terminal only."""
+
     def __init__(self, what: str, source: Source) -> None:
         self.what, self.source = what, source
         self.n_bytes, self.started = 0, time.monotonic()
-        self._bar: Bar | None = None
+        self._bar: Progress | None = None
         self._task: Any = None
 
-    def __enter__(self) -> "Progress":
+    def __enter__(self) -> "ReadingBar":
         return self
 
     def __exit__(self, *exception: object) -> None:
@@ -28,6 +29,7 @@ class Progress:
             self._bar.stop()
 
     def advance(self, n_bytes: int) -> None:
+        """`n_bytes` more of the source's files have been read."""
         self.n_bytes += n_bytes
         elapsed = time.monotonic() - self.started
         if self._bar is None and elapsed > QUIET_SECONDS:
@@ -40,7 +42,7 @@ class Progress:
     def _show(self) -> None:
         console = Console(stderr=True)
         total = self.source.n_bytes or None
-        self._bar = Bar(
+        self._bar = Progress(
             TextColumn(f"{self.what} file {{task.fields[files]}}", table_column=one_line()),
             DownloadColumn(table_column=one_line()),
             TextColumn("{task.fields[rate]}", table_column=one_line()),

@@ -1,11 +1,9 @@
 """Which text is trained on: every source gives documents, a fingerprint of its content and its size."""
 
 import hashlib
-import http.client
 import logging
 import os
 import pydoc_data.topics
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Protocol
@@ -22,10 +20,13 @@ from gpt_pretrain.data.files import (
 )
 from gpt_pretrain.data.fingerprints import content_digest, remembered
 from gpt_pretrain.data.gutenberg import decode_book, is_english, strip_matter
-from gpt_pretrain.data.notes import combined, keep_note, read_note, using
+from gpt_pretrain.data.notes import combined, keep_note, read_note
+from gpt_pretrain.download import Expected, UnreachableError, download
 from gpt_pretrain.errors import ArtifactError, InputError
 
 log = logging.getLogger(__name__)
+
+STORY_BYTES = 1 << 20  # the story has 20 thousand; an address that sends more sends something else
 
 
 class Source(Protocol):
@@ -226,20 +227,18 @@ def _read(file: Path) -> bytes:
 def _the_verdict(config: DataConfig, cache: Path) -> Path:
     """The story's file in the cache, downloaded once and checked against its SHA-256."""
     path = cache / "the-verdict.txt"
-    if path.is_file() and hashlib.sha256(_read(path)).hexdigest() == config.sha256:
-        return path
     remedy = "download it by hand and give its file as data.path=<the-verdict.txt>"
     try:
-        with urllib.request.urlopen(config.url or "", timeout=5) as response:
-            content = response.read(1 << 20)
-    except (http.client.HTTPException, OSError, ValueError) as error:
+        download(
+            [config.url or ""],
+            path,
+            Expected(sha256=config.sha256, at_most=STORY_BYTES),
+            again_if_damaged=True,
+            timeout=5,
+            setting="data.cache_dir",
+        )
+    except (UnreachableError, ValueError) as error:  # ValueError: what is no address at all
         raise InputError(f"data.url={config.url} cannot be reached ({error}):\n{remedy}") from error
-    digest = hashlib.sha256(content).hexdigest()
-    if digest != config.sha256:
-        raise ArtifactError(f"{config.url} has SHA-256 {digest}, not {config.sha256}:\n{remedy}")
-    with using(cache):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_suffix(f".{os.getpid()}")
-        partial.write_bytes(content)
-        partial.rename(path)
+    except ArtifactError as error:
+        raise ArtifactError(f"{error}\n{remedy}") from error
     return path

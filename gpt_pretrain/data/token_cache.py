@@ -4,7 +4,6 @@ Its name is a digest of the text, the tokenizer and the settings that matter. On
 lock while the others wait; one that is killed leaves what it had committed, and the next goes on from there.
 """
 
-import fcntl
 import logging
 import os
 import shutil
@@ -17,10 +16,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from filelock import FileLock, Timeout
 
 from gpt_pretrain.config import DataConfig
 from gpt_pretrain.data.notes import combined, read_note, using, write_note
-from gpt_pretrain.data.reading_bar import Progress
+from gpt_pretrain.data.reading_bar import ReadingBar
 from gpt_pretrain.data.shards import (
     FORMAT,
     INDEX,
@@ -32,12 +32,13 @@ from gpt_pretrain.data.shards import (
 from gpt_pretrain.data.sources import Source
 from gpt_pretrain.data.splits import TRAIN, VAL, ByCharacters, ByDocuments, Side, batches, whole
 from gpt_pretrain.data.tokens import Tokens
-from gpt_pretrain.data.workers import encode_batches
+from gpt_pretrain.data.workers import Encoded, encode_batches
 from gpt_pretrain.errors import InputError
-from gpt_pretrain.tokenizer import SEGMENT, Tokenizer, fingerprint
+from gpt_pretrain.tokenizer import SEGMENT, Tokenizer, tokenizer_fingerprint
 
 log = logging.getLogger(__name__)
 
+PROGRESS = "progress.json"  # in an unfinished cache: how far it has come
 STREAMS = {TRAIN: "train", VAL: "val"}
 CHECKED_BYTES = 64 << 20  # a cache up to this size has its checksums compared whenever it is opened: 0.1 s
 PARALLEL_BYTES = 16 << 20  # smaller sources are done before other processes have started
@@ -84,7 +85,15 @@ def open_or_build(
         )
     content = source.fingerprint()
     fraction = None if split == "none" else config.val_fraction
-    identity = [FORMAT, SEGMENT, content, fingerprint(tokenizer), split, fraction, config.special_tokens]
+    identity = [
+        FORMAT,
+        SEGMENT,
+        content,
+        tokenizer_fingerprint(tokenizer),
+        split,
+        fraction,
+        config.special_tokens,
+    ]
     folder = cache / "tokens" / combined(*identity)
     with using(folder.parent):
         index, problem = _read(folder, checksums=checksums)
@@ -119,78 +128,113 @@ def _read(folder: Path, *, checksums: bool) -> tuple[dict[str, Any] | None, str 
 @contextmanager
 def _locked(file: Path) -> Iterator[None]:
     """Hold the lock that `file` stands for; the kernel frees it when the process ends, however that is."""
-    descriptor = os.open(file, os.O_RDWR | os.O_CREAT, 0o644)
+    lock = FileLock(file)
     try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            log.info("data    another process tokenizes the same text: waiting for it")
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        lock.acquire(timeout=0)
+    except Timeout:
+        log.info("data    another process tokenizes the same text: waiting for it")
+        lock.acquire()
+    try:
         yield
     finally:
-        os.close(descriptor)
+        lock.release()
 
 
 def _build(
     partial: Path, source: Source, config: DataConfig, tokenizer: Tokenizer, *, split: str, content: str
 ) -> dict[str, Any]:
     """Tokenize the source into `partial`, from where an earlier build of it was interrupted."""
-    dtype = "uint16" if tokenizer.vocab_size <= 1 << 16 else "uint32"
-    index = {"format": FORMAT, "dtype": dtype, "content": content, "tokenizer": tokenizer.name}
-    progress_file = partial / "progress.json"
     finished, _ = _read(partial, checksums=False)
     if finished is not None:  # killed before it was given its name
-        progress_file.unlink(missing_ok=True)
+        (partial / PROGRESS).unlink(missing_ok=True)
         return finished
-    done = read_note(progress_file) or {}
-    if partial.is_dir() and (not done or damage(partial, index | done, checksums=False, unfinished=True)):
-        shutil.rmtree(partial)  # killed before anything was committed, or damaged since
-        done = {}
-    partial.mkdir(exist_ok=True)
-    skipped, states = done.get("batches", 0), done.get("streams", {})
-    writers = {
-        stream: StreamWriter(partial, name, dtype, states.get(name))
-        for stream, name in STREAMS.items()
-        if stream == TRAIN or split != "none"
-    }
-
-    def commit(n_batches: int) -> None:
-        for writer in writers.values():
-            writer.sync()
-        streams = {STREAMS[stream]: writer.state for stream, writer in writers.items()}
-        write_note(progress_file, {"batches": n_batches, "streams": streams})
-
-    if skipped:
+    dtype = "uint16" if tokenizer.vocab_size <= 1 << 16 else "uint32"
+    index = {"format": FORMAT, "dtype": dtype, "content": content, "tokenizer": tokenizer.name}
+    build = _Build(partial, index, [TRAIN] if split == "none" else [TRAIN, VAL])
+    if skipped := build.n_batches:
         log.info(
             "data    an interrupted build of %s is there: going on after %d batches", source.name, skipped
         )
-    with Progress("tokenizing", source) as progress:
-        texts = batches(source.documents(progress.advance), _side(source, config, split), tokenizer.safe)
+    with ReadingBar("tokenizing", source) as bar:
+        texts = batches(source.documents(bar.advance), _side(source, config, split), tokenizer.safe)
         for _ in range(skipped):
             next(texts, None)
-        n_batches, committed = skipped, time.monotonic()
         options: dict[str, Any] = {"allow_special": config.special_tokens, "dtype": dtype}
         for encoded in encode_batches(texts, tokenizer, _n_workers(source, config), **options):
-            for stream, part in encoded.items():
-                writers[stream].append(part.tokens, part.documents)
-                writers[stream].state["characters"] += part.characters
-                writers[stream].state["bytes"] += part.n_bytes
-                writers[stream].state["has_text"] |= part.has_text
-            n_batches += 1
-            if time.monotonic() - committed > COMMIT_SECONDS:
-                commit(n_batches)
-                committed = time.monotonic()
-    commit(n_batches)
-    if source.fingerprint() != content:
-        shutil.rmtree(partial)
-        raise InputError(f"{source.name} changed while it was read: try again")
-    index["streams"] = {STREAMS[stream]: writer.state for stream, writer in writers.items()}
-    if not any(writer.state["has_text"] for writer in writers.values()):
-        shutil.rmtree(partial)
-        raise InputError(f"{source.name} holds no {source.holds}: give another data.path")
-    write_note(partial / INDEX, index)
-    progress_file.unlink()
-    return index
+            build.append(encoded)
+    build.commit()
+    try:
+        if source.fingerprint() != content:
+            raise InputError(f"{source.name} changed while it was read: try again")
+        if not build.has_text:
+            raise InputError(f"{source.name} holds no {source.holds}: give another data.path")
+    except InputError:
+        shutil.rmtree(partial)  # going on from it would end here again
+        raise
+    return build.finish()
+
+
+class _Build:
+    """A cache folder that is being written. `progress.json` says what of it is safe on the disk, so that a
+    build after a killed one goes on from there.
+    """
+
+    def __init__(self, folder: Path, index: dict[str, Any], streams: list[int]) -> None:
+        """`index` is all that will be written to the index but the streams."""
+        self.folder, self.index = folder, index
+        done = self._resume()
+        self.n_batches: int = done["batches"]
+        self.writers = {
+            stream: StreamWriter(
+                folder, STREAMS[stream], index["dtype"], done["streams"].get(STREAMS[stream])
+            )
+            for stream in streams
+        }
+        self._committed = time.monotonic()
+
+    @property
+    def has_text(self) -> bool:
+        """Whether any of it is more than white space."""
+        return any(writer.state["has_text"] for writer in self.writers.values())
+
+    def append(self, encoded: dict[int, Encoded]) -> None:
+        """Take the next batch, and commit where the last commit is long ago."""
+        for stream, part in encoded.items():
+            self.writers[stream].append(part.tokens, part.documents)
+            state = self.writers[stream].state
+            state["characters"] += part.characters
+            state["bytes"] += part.n_bytes
+            state["has_text"] |= part.has_text
+        self.n_batches += 1
+        if time.monotonic() - self._committed > COMMIT_SECONDS:
+            self.commit()
+
+    def commit(self) -> None:
+        """Bring all batches so far to the disk, then the note that they are there."""
+        for writer in self.writers.values():
+            writer.sync()
+        write_note(self.folder / PROGRESS, {"batches": self.n_batches, "streams": self._states()})
+        self._committed = time.monotonic()
+
+    def finish(self) -> dict[str, Any]:
+        """Write the index, which makes the folder a cache; returns it."""
+        self.index["streams"] = self._states()
+        write_note(self.folder / INDEX, self.index)
+        (self.folder / PROGRESS).unlink()
+        return self.index
+
+    def _resume(self) -> dict[str, Any]:
+        """What an earlier build has committed; where that is nothing or damaged, the folder begins empty."""
+        done = read_note(self.folder / PROGRESS)
+        if done and not damage(self.folder, self.index | done, checksums=False, unfinished=True):
+            return done
+        if self.folder.is_dir():
+            shutil.rmtree(self.folder)
+        self.folder.mkdir()
+        return {"batches": 0, "streams": {}}
+
+    def _states(self) -> dict[str, Any]:
+        return {STREAMS[stream]: writer.state for stream, writer in self.writers.items()}
 
 
 def _side(source: Source, config: DataConfig, split: str) -> Side:
@@ -198,8 +242,8 @@ def _side(source: Source, config: DataConfig, split: str) -> Side:
         return ByDocuments(config.val_fraction)
     if split == "characters":
         n_characters = 0
-        with Progress("reading", source) as progress:
-            for document in source.documents(progress.advance):
+        with ReadingBar("reading", source) as bar:
+            for document in source.documents(bar.advance):
                 n_characters += sum(len(piece) for piece in document)
         return ByCharacters(int((1 - config.val_fraction) * n_characters))
     return whole

@@ -49,7 +49,7 @@ class Tokens:
             start, part = end, part + 1
         return pieces[0] if len(pieces) == 1 else np.concatenate([np.empty(0, np.uint16), *pieces])
 
-    def gather(self, starts: np.ndarray, length: int) -> np.ndarray:
+    def stretches(self, starts: np.ndarray, length: int) -> np.ndarray:
         """Ids (B, length), int64, of the stretches that begin at `starts` (B,)."""
         batch = np.empty((len(starts), length), np.int64)
         # A stretch lies together: faster than one index a token.

@@ -10,10 +10,25 @@ ranks, and any batch is known without those before it.
 
 import hashlib
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
 from gpt_pretrain.data.tokens import Tokens
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Share:
+    """Which sequences of every batch are one rank's."""
+
+    rank: int = 0
+    world_size: int = 1
+    batch_size: int  # sequences per device and micro-step
+
+    def places(self, batch: int | np.ndarray) -> np.ndarray:
+        """Places (B,) of its part of a batch in the endless sequence of windows; (N, B) of N batches."""
+        first = (np.asarray(batch, np.int64) * self.world_size + self.rank) * self.batch_size
+        return first[..., None] + np.arange(self.batch_size)
 
 
 def count_windows(n_tokens: int, context_length: int, stride: int) -> int:
@@ -21,13 +36,9 @@ def count_windows(n_tokens: int, context_length: int, stride: int) -> int:
     return max(0, -(-(n_tokens - context_length) // stride))
 
 
-def training_windows(
-    batch: int | np.ndarray, *, rank: int, world_size: int, batch_size: int, n_windows: int, seed: int
-) -> np.ndarray:
+def training_windows(batch: int | np.ndarray, share: Share, *, n_windows: int, seed: int) -> np.ndarray:
     """Window numbers (B,) of one rank's share of micro-batch `batch`; (N, B) of N batches at once."""
-    epochs, places = training_places(
-        batch, rank=rank, world_size=world_size, batch_size=batch_size, n_windows=n_windows
-    )
+    epochs, places = training_places(batch, share, n_windows=n_windows)
     windows = np.empty(places.shape, np.int64)
     for epoch in np.unique(epochs):
         here = epochs == epoch
@@ -36,11 +47,10 @@ def training_windows(
 
 
 def training_places(
-    batch: int | np.ndarray, *, rank: int, world_size: int, batch_size: int, n_windows: int
+    batch: int | np.ndarray, share: Share, *, n_windows: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """Epoch and place in the epoch's order, (..., B), of what a rank sees in micro-batch `batch`."""
-    first = (np.asarray(batch, np.int64) * world_size + rank) * batch_size
-    return np.divmod(first[..., None] + np.arange(batch_size), n_windows)
+    return np.divmod(share.places(batch), n_windows)
 
 
 def window_shares(n_windows: int, counts: Sequence[int], weights: Sequence[float]) -> np.ndarray:
@@ -102,35 +112,31 @@ def permute(places: np.ndarray, n: int, *, seed: int, epoch: int) -> np.ndarray:
     return result.astype(np.int64)
 
 
-def gather(
+def read_windows(
     tokens: Tokens | np.ndarray, starts: np.ndarray, context_length: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """Inputs and targets (B, T), int64, of the windows that begin at `starts` (B,)."""
     if isinstance(tokens, np.ndarray):
         tokens = Tokens([tokens])
-    window = tokens.gather(starts, context_length + 1)
+    window = tokens.stretches(starts, context_length + 1)
     return window[:, :-1], window[:, 1:]
 
 
 def evaluation_batch(
-    tokens: Tokens | np.ndarray,
-    batch: int,
-    *,
-    rank: int,
-    world_size: int,
-    batch_size: int,
-    context_length: int,
+    tokens: Tokens | np.ndarray, batch: int, share: Share, *, context_length: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Inputs and targets (B, T) of one rank's share of evaluation batch `batch`: windows in order, end to
-    end.
+    """Inputs and targets (B, T) of a rank's share of evaluation batch `batch`: windows in order, end to end.
 
     Every rank gets as many batches of the same shape; where the windows have run out, targets are `IGNORED`.
     """
     from gpt_pretrain.loss import IGNORED  # brings torch, which the other functions do without
 
     n_windows = count_windows(len(tokens), context_length, context_length)
-    windows = (batch * world_size + rank) * batch_size + np.arange(batch_size)
-    inputs, targets = gather(tokens, np.minimum(windows, n_windows - 1) * context_length, context_length)
+    windows = share.places(batch)
+    starts = (
+        np.minimum(windows, n_windows - 1) * context_length
+    )  # beyond the last one: any, it is not counted
+    inputs, targets = read_windows(tokens, starts, context_length)
     counted = (windows < n_windows)[:, None]  # (B, 1)
     return inputs, np.where(counted, targets, IGNORED)
 

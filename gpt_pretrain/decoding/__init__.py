@@ -1,5 +1,5 @@
 """Choosing tokens.
 
-`filters` and `penalties` are pure functions on logits, `choose` draws, `cache` keeps keys and values,
-`generate` is the loop, `beam` and `contrastive` are searches, `text` puts a tokenizer around them.
+`filters` and `penalties` are pure functions on logits, `choose` draws, `key_values` keeps keys and values,
+`loop` puts them together, `beam` and `contrastive` are searches, `text` puts a tokenizer around them.
 """

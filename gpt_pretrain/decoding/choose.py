@@ -46,8 +46,3 @@ def exhausted(logits: Tensor) -> list[bool]:
             "the model's logits are not numbers: its training diverged, or its file is damaged"
         )
     return (highest == -torch.inf).tolist()
-
-
-def log_probabilities(logits: Tensor, chosen: Tensor) -> Tensor:
-    """The model's own log-probability (B,) of the chosen tokens: no penalty, filter or temperature."""
-    return logits.gather(-1, chosen[:, None])[:, 0] - logits.logsumexp(-1)

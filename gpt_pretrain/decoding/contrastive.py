@@ -7,9 +7,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from gpt_pretrain.config import DecodingConfig
-from gpt_pretrain.decoding.choose import exhausted, log_probabilities
+from gpt_pretrain.decoding.choose import exhausted
 from gpt_pretrain.decoding.continuation import Continuation, Limits, Rule, apply
 from gpt_pretrain.decoding.sequences import Sequences
+from gpt_pretrain.loss import log_probabilities
 from gpt_pretrain.model import GPTModel
 
 

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import torch
 
+from gpt_pretrain.loss import log_probabilities
 from gpt_pretrain.model import GPTModel
 
 
@@ -22,8 +23,7 @@ def token_logprobs(model: GPTModel, token_ids: Sequence[int]) -> list[float]:
         window = torch.tensor(token_ids[start : start + context_length + 1], device=device)
         first = len(logprobs) - start  # the window's first target that is not counted yet
         logits = model.out_head(model.features(window[None, :-1])[0, first:]).float()
-        targets = window[1 + first :]
-        logprobs += (logits.gather(-1, targets[:, None])[:, 0] - logits.logsumexp(-1)).tolist()
+        logprobs += log_probabilities(logits, window[1 + first :]).tolist()
         start += max(1, context_length // 2)
     return logprobs
 

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from gpt_pretrain.config import DecodingConfig
 from gpt_pretrain.decoding.continuation import Continuation, Rule, Stop
-from gpt_pretrain.decoding.generate import generate, steps
+from gpt_pretrain.decoding.loop import continue_tokens, steps
 from gpt_pretrain.decoding.penalties import sequence_bias
 from gpt_pretrain.model import GPTModel
 from gpt_pretrain.tokenizer import Tokenizer
@@ -31,7 +31,7 @@ def generate_texts(
     model: GPTModel, tokenizer: Tokenizer, prompts: Sequence[str], config: DecodingConfig
 ) -> list[list[Continuation]]:
     """Of each prompt `num_return_sequences` continuations; `written` makes text of one."""
-    return generate(
+    return continue_tokens(
         model,
         [encode(tokenizer, prompt) for prompt in prompts],
         config,

@@ -3,9 +3,9 @@
 from gpt_pretrain.tokenizer.build import (
     TOKENIZER_FILE,
     build_tokenizer,
-    fingerprint,
     load_tokenizer,
     settings_file,
+    tokenizer_fingerprint,
 )
 from gpt_pretrain.tokenizer.protocol import END_OF_TEXT, Tokenizer, byte_lengths, decode, without_surrogates
 from gpt_pretrain.tokenizer.segmentation import SEGMENT, segments
@@ -18,9 +18,9 @@ __all__ = [
     "build_tokenizer",
     "byte_lengths",
     "decode",
-    "fingerprint",
     "load_tokenizer",
     "segments",
     "settings_file",
+    "tokenizer_fingerprint",
     "without_surrogates",
 ]

@@ -67,7 +67,7 @@ def settings_file(tokenizer: Tokenizer) -> bytes:
     return to_json(tokenizer.settings())
 
 
-def fingerprint(tokenizer: Tokenizer) -> str:
+def tokenizer_fingerprint(tokenizer: Tokenizer) -> str:
     """Differs wherever two tokenizers give different tokens."""
     settings: dict[str, Any] = tokenizer.settings()
     content = ""

@@ -12,7 +12,7 @@ from gpt_pretrain.config import DataConfig
 from gpt_pretrain.data.corpus import Corpus
 from gpt_pretrain.data.order import WindowOrder
 from gpt_pretrain.data.tokens import Tokens
-from gpt_pretrain.data.windows import count_windows, evaluation_batch, gather
+from gpt_pretrain.data.windows import Share, count_windows, evaluation_batch, read_windows
 from gpt_pretrain.training.plan import Plan
 
 Batch = dict[str, Tensor]  # inputs and targets, (B, T)
@@ -27,12 +27,10 @@ class TrainBatches(Dataset[Batch]):
         self.tokens, self.plan, self.context_length = corpus.train, plan, context_length
         self.order = WindowOrder(
             corpus,
+            share=Share(rank=rank, world_size=plan.world_size, batch_size=config.batch_size),
             n_windows=plan.n_windows,
             context_length=context_length,
             stride=plan.stride,
-            batch_size=config.batch_size,
-            rank=rank,
-            world_size=plan.world_size,
             seed=seed,
         )
 
@@ -40,7 +38,7 @@ class TrainBatches(Dataset[Batch]):
         return self.plan.steps * self.plan.accumulate
 
     def __getitem__(self, k: int) -> Batch:
-        return _to_batch(*gather(self.tokens, self.order.starts(k), self.context_length))
+        return _to_batch(*read_windows(self.tokens, self.order.starts(k), self.context_length))
 
 
 class EvaluationBatches(Dataset[Batch]):
@@ -56,26 +54,17 @@ class EvaluationBatches(Dataset[Batch]):
         rank: int,
         limit: int | None,
     ) -> None:
-        self.tokens, self.context_length, self.rank = tokens, context_length, rank
-        self.world_size, self.batch_size = plan.world_size, config.batch_size
+        self.tokens, self.context_length = tokens, context_length
+        self.share = Share(rank=rank, world_size=plan.world_size, batch_size=config.batch_size)
         n_windows = count_windows(len(tokens), context_length, context_length)
-        n_batches = -(-n_windows // (self.batch_size * self.world_size))
+        n_batches = -(-n_windows // (config.batch_size * plan.world_size))
         self.n_batches = min(n_batches, limit or n_batches)
 
     def __len__(self) -> int:
         return self.n_batches
 
     def __getitem__(self, k: int) -> Batch:
-        return _to_batch(
-            *evaluation_batch(
-                self.tokens,
-                k,
-                rank=self.rank,
-                world_size=self.world_size,
-                batch_size=self.batch_size,
-                context_length=self.context_length,
-            )
-        )
+        return _to_batch(*evaluation_batch(self.tokens, k, self.share, context_length=self.context_length))
 
 
 class From(Sampler[int]):

@@ -65,7 +65,7 @@ def make_plan(config: TrainConfig, model: ModelConfig, *, n_windows: int, world_
     return Plan(
         world_size=world_size,
         n_windows=n_windows,
-        stride=data.stride or model.context_length,
+        stride=data.window_stride(model.context_length),
         batch_tokens=batch_tokens,
         accumulate=accumulate,
         steps=steps,

@@ -1,4 +1,4 @@
-"""How other programs name and lay out GPT-2's parameters: the one table of renamed keys.
+"""How other programs name and lay out GPT-2's parameters and sizes: the one table of renamed keys.
 
 A dialect gives, for each of our parameters, the names of theirs; several names are rows one after another
 (separate query, key and value). Which dialect a file speaks is told by its names and by the shape of a matrix
@@ -6,7 +6,8 @@ that is not square.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -29,6 +30,7 @@ class Dialect:
     transposed: bool = False  # matrices of the blocks are (in, out), as in transformers' and OpenAI's Conv1D
     leading_one: bool = False  # and have a first dimension of 1
     ignored: tuple[str, ...] = ()  # endings of what holds no parameter: masks
+    sizes: Mapping[str, str] = field(default_factory=dict)  # ours to theirs, in the file of settings
 
     def names(self, config: ModelConfig) -> dict[str, tuple[str, ...]]:
         """Their names for each of our parameters; none for a tied head or a query/key/value bias we lack."""
@@ -45,6 +47,14 @@ class Dialect:
             if not config.qkv_bias:
                 del pairs[f"blocks.{index}.att.qkv.bias"]
         return pairs
+
+    def read_sizes(self, settings: Mapping[str, Any]) -> dict[str, Any]:
+        """What their settings say of the model's size, under our names; not yet checked."""
+        return {ours: settings[theirs] for ours, theirs in self.sizes.items() if theirs in settings}
+
+    def write_sizes(self, config: ModelConfig) -> dict[str, int]:
+        """The model's size under their names."""
+        return {theirs: getattr(config, ours) for ours, theirs in self.sizes.items()}
 
     def is_transposed(self, ours: str) -> bool:
         return (
@@ -73,6 +83,10 @@ _GPT2_TOP = {
     "final_norm": "ln_f",
 }
 _HEAD = {"out_head.weight": "lm_head.weight"}
+_SIZES = {"emb_dim": "n_embd", "n_heads": "n_head", "n_layers": "n_layer"}
+_HUGGINGFACE_SIZES = {"vocab_size": "vocab_size", "context_length": "n_positions", **_SIZES}
+_NANOGPT_SIZES = {"vocab_size": "vocab_size", "context_length": "block_size", **_SIZES}
+_OPENAI_SIZES = {"vocab_size": "n_vocab", "context_length": "n_ctx", **_SIZES}
 _MASKS = (".attn.bias", ".attn.masked_bias")
 
 HUGGINGFACE = Dialect(
@@ -82,13 +96,22 @@ HUGGINGFACE = Dialect(
     _GPT2_INSIDE,
     transposed=True,
     ignored=_MASKS,
+    sizes=_HUGGINGFACE_SIZES,
 )
 HUGGINGFACE_BARE = Dialect(  # GPT2Model's own names, as on the hub
-    "Hugging Face", _GPT2_TOP | _HEAD, "h.{i}.", _GPT2_INSIDE, transposed=True, ignored=_MASKS
+    "Hugging Face",
+    _GPT2_TOP | _HEAD,
+    "h.{i}.",
+    _GPT2_INSIDE,
+    transposed=True,
+    ignored=_MASKS,
+    sizes=_HUGGINGFACE_SIZES,
 )
 # nanoGPT computes GELU in its exact form, GPT-2 and we by tanh; nothing in its files says so.
 # The two differ by less than 5e-4 in an activation.
-NANOGPT = Dialect("nanoGPT", HUGGINGFACE.top, HUGGINGFACE.block, _GPT2_INSIDE, ignored=_MASKS)
+NANOGPT = Dialect(
+    "nanoGPT", HUGGINGFACE.top, HUGGINGFACE.block, _GPT2_INSIDE, ignored=_MASKS, sizes=_NANOGPT_SIZES
+)
 OPENAI = Dialect(
     "OpenAI",
     {"tok_emb.weight": "model/wte", "pos_emb.weight": "model/wpe", "final_norm": "model/ln_f"},
@@ -98,6 +121,7 @@ OPENAI = Dialect(
     norm_kinds=("/g", "/b"),
     transposed=True,
     leading_one=True,
+    sizes=_OPENAI_SIZES,
 )
 _BOOK_TOP = {
     "tok_emb.weight": "tok_emb.weight",
@@ -156,7 +180,7 @@ def _book(tensors: Mapping[str, Stored]) -> Dialect:
     )
 
 
-def gather(pieces: list[Tensor], dialect: Dialect, ours: str) -> Tensor:
+def as_ours(pieces: list[Tensor], dialect: Dialect, ours: str) -> Tensor:
     """Their tensors as our parameter: a view of the file wherever no rows are put together."""
     if dialect.leading_one and dialect.is_transposed(ours):
         pieces = [piece.squeeze(0) for piece in pieces]
@@ -165,8 +189,8 @@ def gather(pieces: list[Tensor], dialect: Dialect, ours: str) -> Tensor:
     return pieces[0] if len(pieces) == 1 else torch.cat(pieces)
 
 
-def scatter(parameter: Tensor, dialect: Dialect, ours: str, count: int) -> list[Tensor]:
-    """Our parameter as their `count` tensors, views of it: what `gather` puts together."""
+def as_theirs(parameter: Tensor, dialect: Dialect, ours: str, count: int) -> list[Tensor]:
+    """Our parameter as their `count` tensors, views of it: what `as_ours` puts together."""
     pieces = list(parameter.chunk(count))
     if dialect.is_transposed(ours):
         pieces = [piece.T for piece in pieces]

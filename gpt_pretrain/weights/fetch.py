@@ -1,41 +1,14 @@
 """OpenAI's GPT-2 in the cache that all runs share, downloaded where it is not there yet."""
 
 import sys
-from dataclasses import dataclass
 from pathlib import Path
 
 from gpt_pretrain.config import ModelSettings, WeightsConfig
 from gpt_pretrain.download import Expected, download
 from gpt_pretrain.errors import ArtifactError, InfrastructureError, InputError
 from gpt_pretrain.terminal.text import show
+from gpt_pretrain.weights.gpt2_sizes import SIZES, Size
 
-
-@dataclass(frozen=True, slots=True)
-class Size:
-    option: str  # of conf/model
-    repository: str  # on the Hugging Face hub
-    folder: str  # at OpenAI's address
-    known: dict[str, Expected]  # what is certain of its files, beside what a server declares
-
-
-# By width and depth. Of the small model's files both are published in many places; for the rest the server's
-# word is taken, and weights.sha256 can add yours.
-SIZES = {
-    (768, 12): Size(
-        "gpt2_small",
-        "openai-community/gpt2",
-        "124M",
-        {
-            "model.safetensors": Expected(
-                548_105_171, "248dfc3911869ec493c76e65bf2fcf7f615828b0254c12b473182f0f81d3a707"
-            ),
-            "model.ckpt.data-00000-of-00001": Expected(497_759_232),
-        },
-    ),
-    (1024, 24): Size("gpt2_medium", "openai-community/gpt2-medium", "355M", {}),
-    (1280, 36): Size("gpt2_large", "openai-community/gpt2-large", "774M", {}),
-    (1600, 48): Size("gpt2_xl", "openai-community/gpt2-xl", "1558M", {}),
-}
 # The largest file last: what is missing of the small ones shows at once.
 FILES = {
     "huggingface": ("config.json", "model.safetensors"),

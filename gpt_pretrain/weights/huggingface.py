@@ -9,7 +9,7 @@ from torch import Tensor
 
 from gpt_pretrain.config import ModelConfig
 from gpt_pretrain.errors import ArtifactError
-from gpt_pretrain.weights.dialects import HUGGINGFACE, scatter
+from gpt_pretrain.weights.dialects import HUGGINGFACE, as_theirs
 
 # What transformers' GPT-2 can be set to and ours cannot: another value would load and compute something else.
 _REQUIRED = {
@@ -20,13 +20,6 @@ _REQUIRED = {
     "scale_attn_by_inverse_layer_idx": (False,),
     "add_cross_attention": (False,),
 }
-_SHAPE = {
-    "vocab_size": "vocab_size",
-    "n_positions": "context_length",
-    "n_embd": "emb_dim",
-    "n_head": "n_heads",
-    "n_layer": "n_layers",
-}
 
 
 def to_huggingface(state: Mapping[str, Tensor], config: ModelConfig) -> dict[str, Tensor]:
@@ -35,7 +28,7 @@ def to_huggingface(state: Mapping[str, Tensor], config: ModelConfig) -> dict[str
     """
     tensors = {}
     for ours, (theirs,) in HUGGINGFACE.names(config).items():
-        (tensor,) = scatter(state[ours], HUGGINGFACE, ours, 1)
+        (tensor,) = as_theirs(state[ours], HUGGINGFACE, ours, 1)
         tensors[theirs] = tensor.contiguous()
     if not config.qkv_bias:
         for index in range(config.n_layers):
@@ -49,11 +42,7 @@ def to_huggingface_config(config: ModelConfig, end_of_text_id: int) -> dict[str,
         "architectures": ["GPT2LMHeadModel"],
         "model_type": "gpt2",
         "activation_function": "gelu_new",
-        "vocab_size": config.vocab_size,
-        "n_positions": config.context_length,
-        "n_embd": config.emb_dim,
-        "n_head": config.n_heads,
-        "n_layer": config.n_layers,
+        **HUGGINGFACE.write_sizes(config),
         "n_inner": None,
         "attn_pdrop": config.drop_rate,
         "embd_pdrop": config.drop_rate,
@@ -86,15 +75,15 @@ def read_huggingface_settings(theirs: Mapping[str, Any]) -> dict[str, Any]:
             raise ArtifactError(
                 f"config.json has {key}={given!r}, not {values[0]!r}: not a GPT-2 that we compute"
             )
-    said: dict[str, Any] = {ours: theirs[key] for key, ours in _SHAPE.items() if key in theirs}
+    said = HUGGINGFACE.read_sizes(theirs)
     said.setdefault("n_heads", 12)  # transformers' default
-    if theirs.get("n_inner") not in (None, 4 * theirs.get("n_embd", 768)):
+    if theirs.get("n_inner") not in (None, 4 * said.get("emb_dim", 768)):
         raise ArtifactError(f"config.json has n_inner={theirs['n_inner']!r}, not four times the width")
     drop_rate = theirs.get("resid_pdrop", 0.0)
     if not isinstance(drop_rate, int | float) or not 0 <= drop_rate < 1:
         raise ArtifactError(f"config.json has resid_pdrop={drop_rate!r}")
     own = theirs.get("gpt_pretrain", {})
-    if not isinstance(own, dict) or not all(type(said.get(ours, 1)) is int for ours in _SHAPE.values()):
+    if not isinstance(own, dict) or not all(type(said.get(ours, 1)) is int for ours in HUGGINGFACE.sizes):
         raise ArtifactError("config.json has a size that is no whole number")
     said |= {"drop_rate": float(drop_rate), "tie_weights": bool(theirs.get("tie_word_embeddings", True))}
     if isinstance(own.get("qkv_bias"), bool):

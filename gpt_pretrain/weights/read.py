@@ -20,7 +20,7 @@ from gpt_pretrain.config import ModelConfig
 from gpt_pretrain.errors import ArtifactError, InputError, UserFacingError
 from gpt_pretrain.model import GPTModel
 from gpt_pretrain.weights.bundle import looks_like_index, read_bundle
-from gpt_pretrain.weights.dialects import Dialect, detect, gather
+from gpt_pretrain.weights.dialects import NANOGPT, OPENAI, Dialect, as_ours, detect
 from gpt_pretrain.weights.fit import check_fit, fit
 from gpt_pretrain.weights.huggingface import read_huggingface_settings
 from gpt_pretrain.weights.pickled import read_pickle
@@ -56,7 +56,7 @@ class Weights:
                 state[ours] = torch.zeros(parameter_shapes(self.config)[ours])
                 continue
             pieces = [self.tensors[name].read() for name in theirs]
-            state[ours] = gather(pieces, self.dialect, ours).float()
+            state[ours] = as_ours(pieces, self.dialect, ours).float()
             if own:
                 state[ours] = state[ours].clone(memory_format=torch.contiguous_format)
                 del pieces
@@ -191,14 +191,7 @@ def _read_safetensors(file: Path) -> tuple[dict[str, Stored], dict[str, Any]]:
 def _read_torch(file: Path) -> tuple[dict[str, Stored], dict[str, Any]]:
     """Tensors, and nanoGPT's `model_args` under our names."""
     tensors, model_args = read_pickle(file)
-    names = {
-        "n_head": "n_heads",
-        "n_layer": "n_layers",
-        "n_embd": "emb_dim",
-        "block_size": "context_length",
-        "vocab_size": "vocab_size",
-    }
-    return tensors, {ours: model_args[theirs] for theirs, ours in names.items() if theirs in model_args}
+    return tensors, NANOGPT.read_sizes(model_args)
 
 
 def _read_tensorflow(index: Path) -> tuple[dict[str, Stored], dict[str, Any]]:
@@ -221,15 +214,7 @@ def _beside(file: Path) -> dict[str, Any]:
     if config.is_file():
         return read_huggingface_settings(_json(config))
     if hparams.is_file():
-        names = {
-            "n_vocab": "vocab_size",
-            "n_ctx": "context_length",
-            "n_embd": "emb_dim",
-            "n_head": "n_heads",
-            "n_layer": "n_layers",
-        }
-        said = _json(hparams)
-        return {ours: said[theirs] for theirs, ours in names.items() if theirs in said}
+        return OPENAI.read_sizes(_json(hparams))
     return {}
 
 

@@ -8,11 +8,9 @@ import torch
 from gpt_pretrain.config import ModelConfig
 from gpt_pretrain.errors import ArtifactError, InputError
 from gpt_pretrain.weights.dialects import Dialect, their_shape
+from gpt_pretrain.weights.gpt2_sizes import SIZES
 from gpt_pretrain.weights.stored import Stored
 
-# Heads lie side by side in one matrix, so their number cannot be seen. OpenAI's sizes are known by their
-# width and depth.
-GPT2_HEADS = {(768, 12): 12, (1024, 24): 16, (1280, 36): 20, (1600, 48): 25}
 PARAMETER_DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 # Tensors that are no parameters of a GPT-2 and may lie beside them.
 BESIDE = ("global_step", "save_counter/.ATTRIBUTES/VARIABLE_VALUE")
@@ -149,7 +147,9 @@ def _check_zero(tensors: Mapping[str, Stored], dialect: Dialect, n_layers: int) 
 
 
 def _heads(seen: Mapping[str, Any], said: Mapping[str, Any], wanted: int | None) -> int:
-    known = said.get("n_heads", wanted or GPT2_HEADS.get((seen["emb_dim"], seen["n_layers"])))
+    """Heads lie side by side in one matrix, so their number cannot be seen; OpenAI's sizes tell theirs."""
+    size = SIZES.get((seen["emb_dim"], seen["n_layers"]))
+    known = said.get("n_heads", wanted or (size and size.n_heads))
     if known is None:
         raise InputError(
             "the weights do not say how many attention heads the model has: set model.n_heads=<number>"

@@ -16,7 +16,7 @@ from gpt_pretrain.config import ModelConfig
 from gpt_pretrain.errors import InputError
 from gpt_pretrain.tokenizer import Tokenizer
 from gpt_pretrain.weights.bundle import write_bundle
-from gpt_pretrain.weights.dialects import BOOK, HUGGINGFACE, OPENAI, Dialect, scatter
+from gpt_pretrain.weights.dialects import BOOK, HUGGINGFACE, OPENAI, Dialect, as_theirs
 from gpt_pretrain.weights.huggingface import to_huggingface_config
 from gpt_pretrain.weights.safetensors_file import write_safetensors
 
@@ -63,7 +63,7 @@ def their_tensors(state: Mapping[str, Tensor], config: ModelConfig, dialect: Dia
     if dialect is BOOK:
         shape = dataclasses.replace(config, tie_weights=False)  # its head is a tensor of its own
     for ours, names in dialect.names(shape).items():
-        tensors |= dict(zip(names, scatter(state[ours], dialect, ours, len(names)), strict=True))
+        tensors |= dict(zip(names, as_theirs(state[ours], dialect, ours, len(names)), strict=True))
     for index in range(config.n_layers):
         prefix = dialect.block.format(i=index)
         if dialect is BOOK:
@@ -81,16 +81,10 @@ def _write_openai(
 ) -> None:
     write_bundle(folder / "model.ckpt", their_tensors(state, config, OPENAI))
     (folder / "checkpoint").write_text(
-        'model_checkpoint_path: "model.ckpt"\nall_model_checkpoint_paths: "model.ckpt"\n'
+        'model_checkpoint_path: "model.ckpt"\nall_model_checkpoint_paths: "model.ckpt"\n',
+        encoding="utf-8",
     )
-    shape = {
-        "n_vocab": config.vocab_size,
-        "n_ctx": config.context_length,
-        "n_embd": config.emb_dim,
-        "n_head": config.n_heads,
-        "n_layer": config.n_layers,
-    }
-    _write_json(folder / "hparams.json", shape)
+    _write_json(folder / "hparams.json", OPENAI.write_sizes(config))
     files = tokenizer.files()
     for theirs, ours in (("encoder.json", "vocab.json"), ("vocab.bpe", "merges.txt")):
         if ours in files:
@@ -141,4 +135,4 @@ def _whole(out: Path) -> Iterator[Path]:
 
 
 def _write_json(file: Path, content: Any) -> None:
-    file.write_text(json.dumps(content, indent=2) + "\n")
+    file.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")

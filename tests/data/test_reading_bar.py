@@ -12,7 +12,7 @@ def test_long_work_shows_files_bytes_speed_and_time_left_and_short_work_nothing(
     monkeypatch.setattr(reading_bar, "Console", lambda **options: terminal)
     monkeypatch.setattr(reading_bar, "time", SimpleNamespace(monotonic=lambda: now[0]))
     source = SimpleNamespace(n_files=7, files_read=2, n_bytes=40_000_000)
-    with reading_bar.Progress("tokenizing", source) as bar:
+    with reading_bar.ReadingBar("tokenizing", source) as bar:
         now[0] = 0.4
         bar.advance(1_000_000)
         assert screen.getvalue() == ""

@@ -84,7 +84,14 @@ def test_the_verdict_is_downloaded_once_and_again_when_the_copy_is_damaged(tmp_p
     with pytest.raises(InputError, match="cannot be reached"):
         build_source(config, None, cache)
     original.write_text("another story")
-    with pytest.raises(ArtifactError, match="has SHA-256"):
+    with pytest.raises(ArtifactError, match=r"has SHA-256 .*\n.*data\.path="):
+        build_source(config, None, cache)
+
+
+@pytest.mark.parametrize("url", ["nonsense", "", None])
+def test_what_is_no_address_of_the_verdict_is_an_input_error(cache, url):
+    config = DataConfig(source="the_verdict", url=url, sha256="0" * 64)
+    with pytest.raises(InputError, match=r"data\.url=.* cannot be reached .*\n.*data\.path="):
         build_source(config, None, cache)
 
 

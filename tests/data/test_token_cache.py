@@ -13,8 +13,7 @@ import zlib
 import pytest
 
 from gpt_pretrain.config import DataConfig, TokenizerConfig
-from gpt_pretrain.data import fingerprints, shards
-from gpt_pretrain.data import token_cache as cache_module
+from gpt_pretrain.data import fingerprints, shards, token_cache
 from gpt_pretrain.data.corpus import load_corpus
 from gpt_pretrain.data.sources import build_source
 from gpt_pretrain.errors import InfrastructureError, InputError
@@ -36,7 +35,7 @@ def content(folder):
 def open_cache(path, cache, **settings):
     config = DataConfig(source="text_files", path=str(path), **settings)
     source = build_source(config, str(path), cache)
-    return cache_module.open_or_build(
+    return token_cache.open_or_build(
         source, config, build_tokenizer(TokenizerConfig(name="bytes")), cache, split=config.split
     )
 
@@ -108,7 +107,7 @@ def test_no_byte_of_the_index_can_change_unnoticed(tmp_path, cache):
 
 
 def test_a_large_cache_has_its_checksums_compared_on_demand(tmp_path, cache, monkeypatch):
-    monkeypatch.setattr(cache_module, "CHECKED_BYTES", 0)
+    monkeypatch.setattr(token_cache, "CHECKED_BYTES", 0)
     file = write(tmp_path / "a.txt", 5000)
     shard = open_cache(file, cache).folder / "train-00000.bin"
     shard.write_bytes(b"\1" + shard.read_bytes()[1:])
@@ -119,13 +118,13 @@ def test_a_large_cache_has_its_checksums_compared_on_demand(tmp_path, cache, mon
 
 def test_an_interrupted_build_goes_on_and_gives_the_same_bytes(tmp_path, monkeypatch, caplog):
     caplog.set_level("INFO")
-    monkeypatch.setattr(cache_module, "COMMIT_SECONDS", 0.0)
+    monkeypatch.setattr(token_cache, "COMMIT_SECONDS", 0.0)
     monkeypatch.setattr(shards, "SHARD_TOKENS", 9000)
     monkeypatch.setattr("gpt_pretrain.data.splits.BATCH_CHARACTERS", 1000)
     monkeypatch.setattr("gpt_pretrain.tokenizer.segmentation.SEGMENT", 900)
     file = write(tmp_path / "a.txt", 30_000)
     whole = content(open_cache(file, tmp_path / "one").folder)
-    encoded, original = [], cache_module.encode_batches
+    encoded, original = [], token_cache.encode_batches
 
     def killed(*arguments, **options):
         for number, result in enumerate(original(*arguments, **options)):
@@ -134,38 +133,38 @@ def test_an_interrupted_build_goes_on_and_gives_the_same_bytes(tmp_path, monkeyp
             encoded.append(number)
             yield result
 
-    monkeypatch.setattr(cache_module, "encode_batches", killed)
+    monkeypatch.setattr(token_cache, "encode_batches", killed)
     with pytest.raises(KeyboardInterrupt):
         open_cache(file, tmp_path / "two")
     (partial,) = (tmp_path / "two" / "tokens").glob("*.partial")
     with (partial / "train-00000.bin").open("ab") as stream:
         stream.write(b"written but not committed")
     (partial / "train-00002.bin").write_bytes(b"a shard begun but not committed")
-    monkeypatch.setattr(cache_module, "encode_batches", original)
+    monkeypatch.setattr(token_cache, "encode_batches", original)
     assert content(open_cache(file, tmp_path / "two").folder) == whole
     assert "going on after 10 batches" in caplog.text
 
 
 @pytest.mark.parametrize("damaged", ["progress.json", "train-00000.bin", "train-documents.bin"])
 def test_an_interrupted_build_that_is_damaged_begins_anew(tmp_path, cache, monkeypatch, damaged):
-    monkeypatch.setattr(cache_module, "COMMIT_SECONDS", 0.0)
+    monkeypatch.setattr(token_cache, "COMMIT_SECONDS", 0.0)
     monkeypatch.setattr("gpt_pretrain.data.splits.BATCH_SEGMENTS", 2)
     (tmp_path / "a").mkdir()
     for number in range(8):
         write(tmp_path / "a" / f"{number}.txt", 500, seed=number)
     sound = content(open_cache(tmp_path / "a", tmp_path / "one").folder)
-    original = cache_module.encode_batches
+    original = token_cache.encode_batches
 
     def killed(*arguments, **options):
         yield from itertools.islice(original(*arguments, **options), 3)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(cache_module, "encode_batches", killed)
+    monkeypatch.setattr(token_cache, "encode_batches", killed)
     with pytest.raises(KeyboardInterrupt):
         open_cache(tmp_path / "a", cache)
     (partial,) = cache.glob("tokens/*.partial")
     os.truncate(partial / damaged, (partial / damaged).stat().st_size - 8)
-    monkeypatch.setattr(cache_module, "encode_batches", original)
+    monkeypatch.setattr(token_cache, "encode_batches", original)
     assert content(open_cache(tmp_path / "a", cache).folder) == sound
 
 
@@ -175,7 +174,7 @@ def test_a_finished_build_that_was_never_given_its_name_is_taken_as_it_is(tmp_pa
     sound = content(entry.folder)
     entry.folder.rename(entry.folder.with_suffix(".partial"))
     (entry.folder.with_suffix(".partial") / "progress.json").touch()
-    monkeypatch.setattr(cache_module, "encode_batches", None)  # nothing is tokenized again
+    monkeypatch.setattr(token_cache, "encode_batches", None)  # nothing is tokenized again
     assert content(open_cache(file, cache).folder) == sound
 
 
@@ -190,13 +189,13 @@ def test_a_build_killed_before_its_first_commit_starts_clean(tmp_path, cache):
 
 def test_a_source_that_changes_while_it_is_read_is_refused(tmp_path, cache, monkeypatch):
     file = write(tmp_path / "a.txt", 5000)
-    original = cache_module.encode_batches
+    original = token_cache.encode_batches
 
     def changing(*arguments, **options):
         write(file, 5000, seed=1)
         yield from original(*arguments, **options)
 
-    monkeypatch.setattr(cache_module, "encode_batches", changing)
+    monkeypatch.setattr(token_cache, "encode_batches", changing)
     with pytest.raises(InputError, match="changed while it was read"):
         open_cache(file, cache)
 
@@ -234,7 +233,7 @@ def test_a_cache_that_cannot_be_written_can_be_read(tmp_path, cache, monkeypatch
 
 def test_a_tokenizing_process_that_dies_is_an_infrastructure_error(tmp_path, cache, monkeypatch):
     monkeypatch.setattr("gpt_pretrain.data.workers.encode_batch", None)  # only here: workers import their own
-    original = cache_module.batches
+    original = token_cache.batches
 
     def killing(*arguments):
         for batch in original(*arguments):
@@ -243,7 +242,7 @@ def test_a_tokenizing_process_that_dies_is_an_infrastructure_error(tmp_path, cac
                 child.join()
             yield batch
 
-    monkeypatch.setattr(cache_module, "batches", killing)
+    monkeypatch.setattr(token_cache, "batches", killing)
     with pytest.raises(InfrastructureError, match="a tokenizing process died"):
         open_cache(write(tmp_path / "a.txt", 2_000_000), cache, prepare_workers=1)
 
@@ -252,8 +251,8 @@ def _open_and_report(path, cache, reports, name, moment=None):
     """Open or build, then say when that was done and what came out; `tokenized.txt` gets who did each batch.
     Whoever does the batch of number `moment` kills the process that `victim` names: 0 is itself.
     """
-    cache_module.COMMIT_SECONDS = 0.0
-    original = cache_module.encode_batches
+    token_cache.COMMIT_SECONDS = 0.0
+    original = token_cache.encode_batches
 
     def counting(*arguments, **options):
         for encoded in original(*arguments, **options):
@@ -265,7 +264,7 @@ def _open_and_report(path, cache, reports, name, moment=None):
                 os.kill(int((reports / "victim").read_text()) or os.getpid(), signal.SIGKILL)
             yield encoded
 
-    cache_module.encode_batches = counting
+    token_cache.encode_batches = counting
     entry = open_cache(path, cache)
     tokens = (entry.tokens("train") + entry.tokens("val"))[:]
     known = {"built": entry.built, "ended": time.time(), "tokens": zlib.crc32(tokens.tobytes())}

@@ -32,7 +32,7 @@ def test_files_are_read_from_their_offset_and_a_copy_in_another_process_maps_the
     expected = [*range(50, 100), *range(1000, 1100)]
     assert tokens[:].tolist() == expected
     assert tokens.cut(40, 60)[:].tolist() == expected[40:60]
-    assert tokens.gather(np.array([0, 45]), 10).tolist() == [expected[0:10], expected[45:55]]
+    assert tokens.stretches(np.array([0, 45]), 10).tolist() == [expected[0:10], expected[45:55]]
     copied = pickle.dumps(tokens)
     assert len(copied) < 2000  # the map's address, not its content
     assert pickle.loads(copied)[:].tolist() == expected

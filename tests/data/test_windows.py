@@ -9,11 +9,12 @@ from hypothesis import strategies as st
 
 from gpt_pretrain.data.tokens import Tokens
 from gpt_pretrain.data.windows import (
+    Share,
     count_windows,
     evaluation_batch,
-    gather,
     mixed_windows,
     permute,
+    read_windows,
     training_places,
     training_windows,
     window_shares,
@@ -38,7 +39,7 @@ def test_windows_are_counted_as_the_book_s_loop_does(n_tokens, context_length, s
 
 
 def test_a_window_s_targets_are_its_inputs_one_later():
-    inputs, targets = gather(Tokens([np.arange(100)]), np.array([0, 7]), 5)
+    inputs, targets = read_windows(Tokens([np.arange(100)]), np.array([0, 7]), 5)
     assert inputs.tolist() == [[0, 1, 2, 3, 4], [7, 8, 9, 10, 11]]
     assert targets.tolist() == [[1, 2, 3, 4, 5], [8, 9, 10, 11, 12]]
 
@@ -82,7 +83,10 @@ def test_all_ranks_together_see_each_window_once_an_epoch(n_windows, world_size,
     for k in range(first // batch, -(-last // batch)):
         for rank in range(world_size):
             windows = training_windows(
-                k, rank=rank, world_size=world_size, batch_size=batch_size, n_windows=n_windows, seed=seed
+                k,
+                Share(rank=rank, world_size=world_size, batch_size=batch_size),
+                n_windows=n_windows,
+                seed=seed,
             )
             places = (k * world_size + rank) * batch_size + np.arange(batch_size)
             seen += windows[(places >= first) & (places < last)].tolist()
@@ -94,7 +98,10 @@ def test_any_number_of_ranks_sees_the_windows_that_one_sees(world_size):
     def windows(world_size, batch_size, k):
         shares = [
             training_windows(
-                k, rank=rank, world_size=world_size, batch_size=batch_size, n_windows=1000, seed=3
+                k,
+                Share(rank=rank, world_size=world_size, batch_size=batch_size),
+                n_windows=1000,
+                seed=3,
             )
             for rank in range(world_size)
         ]
@@ -105,9 +112,9 @@ def test_any_number_of_ranks_sees_the_windows_that_one_sees(world_size):
 
 
 def test_many_batches_at_once_are_those_one_by_one():
-    place = {"rank": 1, "world_size": 3, "batch_size": 4, "n_windows": 50, "seed": 9}
-    together = training_windows(np.arange(20), **place)
-    assert together.tolist() == [training_windows(k, **place).tolist() for k in range(20)]
+    share, place = Share(rank=1, world_size=3, batch_size=4), {"n_windows": 50, "seed": 9}
+    together = training_windows(np.arange(20), share, **place)
+    assert together.tolist() == [training_windows(k, share, **place).tolist() for k in range(20)]
 
 
 @settings(max_examples=100, deadline=None)
@@ -127,10 +134,10 @@ def test_a_mixture_gives_each_source_its_share_and_no_window_again_before_all_ot
     counts, n_windows = [10, 40], 50
     shares = window_shares(n_windows, counts, [3, 2])
     assert shares.tolist() == [30, 20]
-    place = {"rank": 0, "world_size": 1, "batch_size": 5, "n_windows": n_windows}
+    share = Share(batch_size=5)
     batches = np.arange(20)  # two epochs
-    windows = training_windows(batches, seed=0, **place)
-    epochs, _ = training_places(batches, **place)
+    windows = training_windows(batches, share, n_windows=n_windows, seed=0)
+    epochs, _ = training_places(batches, share, n_windows=n_windows)
     sources, inside = mixed_windows(windows, epochs, counts=counts, shares=shares, seed=0)
     assert Counter(sources[:10].ravel().tolist()) == {0: 30, 1: 20}
     assert set(Counter(inside[sources == 0].tolist()).values()) == {6}  # 60 draws of 10 windows
@@ -149,9 +156,7 @@ def test_evaluation_counts_each_token_once_at_any_number_of_ranks(world_size):
             inputs, targets = evaluation_batch(
                 tokens,
                 k,
-                rank=rank,
-                world_size=world_size,
-                batch_size=batch_size,
+                Share(rank=rank, world_size=world_size, batch_size=batch_size),
                 context_length=context_length,
             )
             assert inputs.shape == targets.shape == (batch_size, context_length)

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from gpt_pretrain.config import DecodingConfig
-from gpt_pretrain.decoding.generate import generate
+from gpt_pretrain.decoding.loop import continue_tokens
 from tests.decoding.conftest import END
 
 PROMPTS = [[5, 9, 2], [7, 7, 30, 41, 12], [60], [3, 1, 4, 1, 5, 9, 2, 6]]
@@ -28,7 +28,7 @@ def _until_end(ids):
 
 
 def ours_continues(model, prompt, config):
-    return [row.token_ids for row in generate(model, [prompt], config, end_of_text_id=END)[0]]
+    return [row.token_ids for row in continue_tokens(model, [prompt], config, end_of_text_id=END)[0]]
 
 
 @pytest.mark.parametrize(

@@ -7,8 +7,8 @@ import torch
 from torch import nn
 
 from gpt_pretrain.config import DecodingConfig
-from gpt_pretrain.decoding.generate import generate
 from gpt_pretrain.decoding.layout import FEW_ROWS, PRODUCTS, HalfProduct, Int8Product, for_generation
+from gpt_pretrain.decoding.loop import continue_tokens
 from gpt_pretrain.decoding.scoring import token_logprobs
 from tests.decoding.conftest import build
 
@@ -71,8 +71,8 @@ def test_prompts_of_one_length_give_in_a_batch_what_they_give_alone(dtype, n_pro
     model = for_generation(build(), dtype)
     prompts = [[5, 9, 2], [7, 7, 30], [60, 1, 1]] * 4
     config = DecodingConfig(temperature=0.0, max_new_tokens=6)
-    rows = generate(model, prompts[:n_prompts], config)
-    alone = [generate(model, [prompt], config)[0][0].token_ids for prompt in prompts[:3]]
+    rows = continue_tokens(model, prompts[:n_prompts], config)
+    alone = [continue_tokens(model, [prompt], config)[0][0].token_ids for prompt in prompts[:3]]
     assert [row.token_ids for [row] in rows] == (alone * 4)[:n_prompts]
 
 

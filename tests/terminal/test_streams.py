@@ -81,7 +81,7 @@ def test_every_handler_of_a_program_formats_what_it_logs_so(file):
     formatters = {
         settings["formatters"][entry["formatter"]]["class"] for entry in settings["handlers"].values()
     }
-    assert formatters == {"gpt_pretrain.terminal.streams.Formatter"}
+    assert formatters == {"gpt_pretrain.terminal.logs.Formatter"}
 
 
 def _prints(source: str) -> list[int]:
@@ -97,9 +97,11 @@ def _prints(source: str) -> list[int]:
     return [call.lineno for call in calls if ast.unparse(call.func) in ways]
 
 
-@pytest.mark.parametrize("file", sorted(PACKAGE.rglob("*.py")), ids=lambda file: file.name)
+@pytest.mark.parametrize(
+    "file", sorted(PACKAGE.rglob("*.py")), ids=lambda file: str(file.relative_to(PACKAGE))
+)
 def test_the_package_prints_through_one_function(file):
-    assert len(_prints(file.read_text())) == (file.name == "terminal.py")
+    assert len(_prints(file.read_text())) == (file == PACKAGE / "terminal" / "text.py")
 
 
 def test_a_print_beside_that_function_would_be_found():

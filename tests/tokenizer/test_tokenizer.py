@@ -23,11 +23,11 @@ from gpt_pretrain.tokenizer import (
     build_tokenizer,
     byte_lengths,
     decode,
-    fingerprint,
     load_tokenizer,
     segmentation,
     segments,
     settings_file,
+    tokenizer_fingerprint,
 )
 from gpt_pretrain.tokenizer.bpe import ENCODINGS, gpt2_ranks
 from gpt_pretrain.tokenizer.patterns import FASTER
@@ -233,7 +233,7 @@ def test_extra_special_tokens_get_ids_of_their_own_above_the_vocabulary(name, tm
     assert more.encode("hello<|x|>", allow_special=True)[-1] == plain.vocab_size
     assert plain.vocab_size not in more.encode("hello<|x|>")
     assert decode(more, [plain.vocab_size]) == "<|x|>"
-    assert fingerprint(plain) != fingerprint(more)
+    assert tokenizer_fingerprint(plain) != tokenizer_fingerprint(more)
 
 
 @pytest.mark.parametrize("name", ALL)
@@ -248,7 +248,7 @@ def test_a_tokenizer_travels_in_its_files_and_transformers_reads_them(name, tmp_
     loaded = load_tokenizer(folder)
     assert loaded.encode(text).tolist() == tokenizer.encode(text).tolist()
     assert (loaded.vocab_size, loaded.end_of_text_id) == (tokenizer.vocab_size, tokenizer.end_of_text_id)
-    assert fingerprint(loaded) == fingerprint(tokenizer)
+    assert tokenizer_fingerprint(loaded) == tokenizer_fingerprint(tokenizer)
     theirs = transformers.AutoTokenizer.from_pretrained(folder)
     assert theirs.encode(text) == tokenizer.encode(text).tolist()
     assert theirs.encode("<|x|>") == [tokenizer.vocab_size - 1]

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from gpt_pretrain.data.order import BLOCK, WindowOrder
+from gpt_pretrain.data.windows import Share
 from gpt_pretrain.training.datamodule import GPTDataModule
 from gpt_pretrain.training.plan import Budget, Plan
 
@@ -107,8 +108,9 @@ def test_a_resumed_run_reads_exactly_the_rest(corpus):
 
 
 def test_a_batch_is_known_without_those_before_it(corpus):
-    settings = {"n_windows": 300, "context_length": CONTEXT, "stride": CONTEXT, "batch_size": 4}
-    one, other = (WindowOrder(corpus, seed=5, rank=1, world_size=2, **settings) for _ in range(2))
+    settings = {"n_windows": 300, "context_length": CONTEXT, "stride": CONTEXT}
+    share = Share(rank=1, world_size=2, batch_size=4)
+    one, other = (WindowOrder(corpus, share=share, seed=5, **settings) for _ in range(2))
     forwards = [one.starts(k).tolist() for k in range(3 * BLOCK)]
     assert [other.starts(k).tolist() for k in reversed(range(3 * BLOCK))] == forwards[::-1]
 

@@ -15,7 +15,11 @@ import sys
 import time
 from pathlib import Path
 
-SHAPES = {"small": (768, 12, 12), "medium": (1024, 16, 24), "large": (1280, 20, 36), "xl": (1600, 25, 48)}
+from gpt_pretrain.weights.gpt2_sizes import SIZES
+
+SHAPES = {
+    size.option.removeprefix("gpt2_"): (width, size.n_heads, depth) for (width, depth), size in SIZES.items()
+}
 
 
 def main(folder: Path, size: str = "xl") -> None:

@@ -1,5 +1,6 @@
 """Downloads, from a server on this machine that does what servers do."""
 
+import errno
 import functools
 import hashlib
 import http.server
@@ -14,7 +15,8 @@ from gpt_pretrain import download as downloads
 from gpt_pretrain.config import ModelSettings, WeightsConfig
 from gpt_pretrain.download import Expected, download
 from gpt_pretrain.errors import ArtifactError, InfrastructureError, InputError
-from gpt_pretrain.weights.fetch import FILES, SIZES, Size, fetch_gpt2
+from gpt_pretrain.weights.fetch import FILES, fetch_gpt2
+from gpt_pretrain.weights.gpt2_sizes import SIZES, Size
 
 CONTENT = bytes(range(256)) * 5000
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
@@ -59,7 +61,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
             self.send_header("Content-Range", f"bytes {begin}-{len(content) - 1}/{len(content)}")
         else:
             self.send_response(200)
-        self.send_header("Content-Length", str(len(content) - begin))
+        if "no size" not in server.behaviour:
+            self.send_header("Content-Length", str(len(content) - begin))
         self.end_headers()
         body = content[begin:]
         if "cut" in server.behaviour:
@@ -156,6 +159,56 @@ def test_two_processes_at_once_download_once(server, tmp_path):
     assert len(server.requests) == 1
 
 
+def test_a_downloading_process_that_is_killed_leaves_the_lock_to_the_next(server, tmp_path):
+    code = (
+        "import sys, time; from pathlib import Path; from gpt_pretrain import download as d;"
+        "d._download_from_any = lambda *_: (print('held', flush=True), time.sleep(60));"
+        "d.download(['http://127.0.0.1:9'], Path(sys.argv[1]), d.Expected())"
+    )
+    holder = subprocess.Popen([sys.executable, "-c", code, str(tmp_path / "a")], stdout=subprocess.PIPE)
+    assert holder.stdout.readline() == b"held\n"
+    second = threading.Thread(target=download, args=([f"{server.url}/file"], tmp_path / "a", Expected()))
+    second.start()
+    second.join(0.3)
+    assert second.is_alive()  # it waits
+    assert server.requests == []
+    holder.kill()
+    holder.communicate()
+    second.join(60)
+    assert (tmp_path / "a").read_bytes() == CONTENT
+
+
+def test_a_damaged_file_is_fetched_again_where_that_is_asked_for(server, tmp_path):
+    (tmp_path / "a").write_bytes(b"damaged")
+    download([f"{server.url}/file"], tmp_path / "a", Expected(sha256=SHA256))
+    assert (tmp_path / "a").read_bytes() == b"damaged"
+    for _ in range(2):
+        download([f"{server.url}/file"], tmp_path / "a", Expected(sha256=SHA256), again_if_damaged=True)
+    assert (tmp_path / "a").read_bytes() == CONTENT
+    assert len(server.requests) == 1
+
+
+@pytest.mark.parametrize("behaviour", ["", "no size"])
+def test_more_than_a_file_may_have_is_refused(server, tmp_path, behaviour):
+    server.behaviour.add(behaviour)
+    with pytest.raises(ArtifactError, match="more than"):
+        download([f"{server.url}/file"], tmp_path / "a", Expected(at_most=1000))
+    assert [file.name for file in tmp_path.iterdir()] == ["a.lock"]
+
+
+def test_a_full_disk_is_said_at_once_and_not_taken_for_the_network(server, tmp_path, monkeypatch):
+    def full(stream, chunk):
+        with downloads._disk():
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(downloads, "_write", full)
+    with pytest.raises(
+        InfrastructureError, match=r"written \(No space left on device\): set data\.cache_dir"
+    ):
+        download([f"{server.url}/file"], tmp_path / "a", Expected(), setting="data.cache_dir")
+    assert len(server.requests) == 1
+
+
 def test_a_cache_that_cannot_be_written_is_said_so_and_what_is_in_it_is_used(server, tmp_path):
     with pytest.raises(InfrastructureError, match="set GPT_PRETRAIN_CACHE"):
         download([f"{server.url}/file"], Path("/proc/nothing/a"), Expected())
@@ -171,7 +224,7 @@ SMALL = ModelSettings(emb_dim=768, n_layers=12)
 @pytest.fixture
 def mirror(server, monkeypatch):
     """Settings for the small model, which this server has from both sources, small enough for a test."""
-    known = Size("gpt2_small", "openai-community/gpt2", "124M", {})
+    known = Size(option="gpt2_small", n_heads=12, repository="openai-community/gpt2", folder="124M")
     monkeypatch.setitem(SIZES, (768, 12), known)
     for name in FILES["huggingface"]:
         server.files[f"/openai-community/gpt2/resolve/main/{name}"] = CONTENT
@@ -222,4 +275,4 @@ def test_the_sizes_are_those_of_the_model_group():
 
     for (emb_dim, n_layers), size in SIZES.items():
         model = compose("train", TrainConfig, ["weights=gpt2", f"model={size.option}"]).model
-        assert (model.emb_dim, model.n_layers) == (emb_dim, n_layers)
+        assert (model.emb_dim, model.n_layers, model.n_heads) == (emb_dim, n_layers, size.n_heads)

@@ -6,10 +6,11 @@ import torch
 
 from gpt_pretrain.config import DecodingConfig
 from gpt_pretrain.decoding.beam import beam_search
-from gpt_pretrain.decoding.choose import choose, exhausted, log_probabilities
+from gpt_pretrain.decoding.choose import choose, exhausted
 from gpt_pretrain.decoding.continuation import Continuation, Limits, Rule, Stop, apply
 from gpt_pretrain.decoding.contrastive import contrastive_search
 from gpt_pretrain.decoding.sequences import Sequences
+from gpt_pretrain.loss import log_probabilities
 from gpt_pretrain.model import GPTModel
 
 
@@ -45,6 +46,7 @@ def steps(
         for row, ends in zip(active, nothing_left, strict=True):
             rows[row].finish_reason = "ruled_out" if ends else None
         chosen = choose(shaped, config, [generators[row] for row in active])
+        # the model's own: no penalty, filter or temperature
         logprobs = log_probabilities(logits, chosen).tolist()
         sequences.append(chosen.tolist())
         for row, token, logprob in zip(active, chosen.tolist(), logprobs, strict=True):
@@ -57,7 +59,7 @@ def steps(
             sequences.select(going_on)
 
 
-def generate(
+def continue_tokens(
     model: GPTModel,
     prompts: Sequence[Sequence[int]],
     config: DecodingConfig,

@@ -10,7 +10,7 @@ from gpt_pretrain.config import DecodingConfig
 from gpt_pretrain.config.fields import check_ranges
 from gpt_pretrain.decoding.continuation import Limits
 from gpt_pretrain.decoding.contrastive import contrastive_search
-from gpt_pretrain.decoding.generate import generate, steps
+from gpt_pretrain.decoding.loop import continue_tokens, steps
 from gpt_pretrain.decoding.sequences import Sequences, window_start
 from gpt_pretrain.errors import ArtifactError, InputError
 from tests.decoding.conftest import END, build
@@ -47,7 +47,7 @@ def greedy(n, **settings):
 def test_the_cache_equals_recomputing_within_and_beyond_the_context(short_model, n_prompt, slide):
     prompt = [(7 * at) % 61 for at in range(n_prompt)]
     config = greedy(30, slide=slide)
-    [[row]] = generate(short_model, [prompt], config)
+    [[row]] = continue_tokens(short_model, [prompt], config)
     assert row.token_ids == recomputed(short_model, prompt, config)
 
 
@@ -55,7 +55,7 @@ def test_the_cache_equals_recomputing_within_and_beyond_the_context(short_model,
 def test_a_ragged_batch_equals_its_rows_alone_also_beyond_the_context(short_model, slide):
     config = greedy(25, slide=slide)
     end = recomputed(short_model, RAGGED[0], config)[8]
-    rows = generate(short_model, RAGGED, config, end_of_text_id=end)
+    rows = continue_tokens(short_model, RAGGED, config, end_of_text_id=end)
     for prompt, [row] in zip(RAGGED, rows, strict=True):
         assert row.token_ids == recomputed(short_model, prompt, config, end=end)
     assert len({len(row.token_ids) for [row] in rows}) > 1  # some ended before others
@@ -74,36 +74,36 @@ def test_logits_of_a_ragged_batch_are_those_of_its_rows_alone(model):
 
 def test_a_rows_sample_does_not_depend_on_its_neighbours(model):
     config = DecodingConfig(max_new_tokens=12, temperature=1.5, top_p=0.95, seed=7)
-    together = generate(model, RAGGED, config, end_of_text_id=END)
+    together = continue_tokens(model, RAGGED, config, end_of_text_id=END)
     for prompt, [row] in zip(RAGGED, together, strict=True):
-        [[alone]] = generate(model, [prompt], config, end_of_text_id=END)
+        [[alone]] = continue_tokens(model, [prompt], config, end_of_text_id=END)
         assert row.token_ids == alone.token_ids
         assert row.finish_reason == alone.finish_reason
 
 
 def test_several_sequences_of_a_prompt_are_drawn_with_consecutive_seeds(model):
     config = DecodingConfig(max_new_tokens=10, num_return_sequences=3, seed=4)
-    [rows] = generate(model, [[1, 2]], config)
+    [rows] = continue_tokens(model, [[1, 2]], config)
     single = replace(config, num_return_sequences=1)
-    alone = [generate(model, [[1, 2]], replace(single, seed=seed))[0][0] for seed in (4, 5, 6)]
+    alone = [continue_tokens(model, [[1, 2]], replace(single, seed=seed))[0][0] for seed in (4, 5, 6)]
     assert [row.token_ids for row in rows] == [row.token_ids for row in alone]
     assert len({tuple(row.token_ids) for row in rows}) == 3
 
 
 def test_a_row_ends_with_its_end_of_text_its_stop_or_its_length(model):
-    [[ended]] = generate(model, [RAGGED[0]], greedy(30), end_of_text_id=12)
+    [[ended]] = continue_tokens(model, [RAGGED[0]], greedy(30), end_of_text_id=12)
     assert ended.finish_reason == "end_of_text"
     assert ended.token_ids.index(12) == len(ended.token_ids) - 1
-    [[long]] = generate(model, [RAGGED[0]], greedy(6))
+    [[long]] = continue_tokens(model, [RAGGED[0]], greedy(6))
     assert (long.finish_reason, len(long.token_ids)) == ("length", 6)
     third = long.token_ids[2]
-    [[stopped]] = generate(model, [RAGGED[0]], greedy(6), stop=lambda new: new[-1] == third)
+    [[stopped]] = continue_tokens(model, [RAGGED[0]], greedy(6), stop=lambda new: new[-1] == third)
     assert (stopped.finish_reason, stopped.token_ids[-1]) == ("stop", third)
 
 
 def test_logprobs_are_the_models_own_whatever_the_settings(model):
     config = DecodingConfig(max_new_tokens=5, temperature=0.3, top_k=3, repetition_penalty=1.5)
-    [[row]] = generate(model, [[1, 2, 3]], config)
+    [[row]] = continue_tokens(model, [[1, 2, 3]], config)
     tokens = [*row.prompt_token_ids, *row.token_ids]
     expected = model(torch.tensor([tokens]))[0].log_softmax(-1)
     for at, (token, logprob) in enumerate(zip(row.token_ids, row.logprobs, strict=True)):
@@ -113,7 +113,7 @@ def test_logprobs_are_the_models_own_whatever_the_settings(model):
 @pytest.mark.parametrize("strategy", [{}, {"num_beams": 2}, {"penalty_alpha": 0.5, "top_k": 2}])
 def test_a_row_without_a_token_left_says_so(model, strategy):
     config = greedy(100, no_repeat_ngram_size=1, **strategy)
-    [[row, *_]] = generate(model, [[1]], config)
+    [[row, *_]] = continue_tokens(model, [[1]], config)
     assert row.finish_reason == "ruled_out"
     assert sorted(row.token_ids) == [token for token in range(61) if token != 1]
 
@@ -122,8 +122,8 @@ def test_a_row_without_a_token_left_says_so(model, strategy):
 def test_a_prompt_without_a_token_is_refused_and_no_prompt_gives_nothing(model, strategy):
     for prompts in ([[]], [[5, 9], []]):
         with pytest.raises(InputError, match="has no token"):
-            generate(model, prompts, greedy(3, **strategy))
-    assert generate(model, [], greedy(3, **strategy)) == []
+            continue_tokens(model, prompts, greedy(3, **strategy))
+    assert continue_tokens(model, [], greedy(3, **strategy)) == []
 
 
 def test_a_model_that_returns_no_numbers_is_refused():
@@ -131,7 +131,7 @@ def test_a_model_that_returns_no_numbers_is_refused():
     torch.nn.init.constant_(broken.final_norm.weight, torch.nan)
     for settings in ({}, {"num_beams": 2}, {"penalty_alpha": 0.5, "top_k": 2}):
         with pytest.raises(ArtifactError, match="not numbers"):
-            generate(broken, [[1]], greedy(3, **settings))
+            continue_tokens(broken, [[1]], greedy(3, **settings))
 
 
 @torch.inference_mode()
@@ -160,11 +160,11 @@ def test_contrastive_search_is_the_papers_formula(model, short_model, k, alpha):
 
 def test_beams_are_drawn_by_temperature(model):
     config = DecodingConfig(num_beams=3, num_return_sequences=3, max_new_tokens=8, temperature=2.0)
-    draws = [generate(model, [[1]], replace(config, seed=seed))[0] for seed in (0, 0, 1)]
+    draws = [continue_tokens(model, [[1]], replace(config, seed=seed))[0] for seed in (0, 0, 1)]
     texts = [[row.token_ids for row in rows] for rows in draws]
     assert texts[0] == texts[1] != texts[2]
-    near_zero = generate(model, [[1]], replace(config, temperature=1e-4))[0][0]
-    assert near_zero.token_ids == generate(model, [[1]], greedy(8, num_beams=3))[0][0].token_ids
+    near_zero = continue_tokens(model, [[1]], replace(config, temperature=1e-4))[0][0]
+    assert near_zero.token_ids == continue_tokens(model, [[1]], greedy(8, num_beams=3))[0][0].token_ids
 
 
 def test_a_search_that_runs_out_of_tokens_returns_the_best_first(model):
@@ -179,7 +179,7 @@ def test_a_search_that_runs_out_of_tokens_returns_the_best_first(model):
         for length_penalty in (0.0, 2.0):
             config = greedy(9, num_beams=4, num_return_sequences=4, no_repeat_ngram_size=1)
             config.length_penalty = length_penalty
-            [rows] = generate(model, [[prompt]], config, end_of_text_id=END, rules=[rule])
+            [rows] = continue_tokens(model, [[prompt]], config, end_of_text_id=END, rules=[rule])
             reasons = {tuple(row.token_ids): row.finish_reason for row in rows}
             assert reasons == {(END,): "end_of_text", (3, 5): "ruled_out", (5, 3): "ruled_out"}
             scores = [sum(row.logprobs) / len(row.token_ids) ** length_penalty for row in rows]
@@ -224,7 +224,7 @@ def test_three_thousand_random_calls_raise_only_documented_errors_and_keep_the_p
             n_refused += 1
             continue
         n_ran += 1
-        rows = generate(short_model, prompts, config, end_of_text_id=END)
+        rows = continue_tokens(short_model, prompts, config, end_of_text_id=END)
         assert len(rows) == len(prompts)
         for group in rows:
             assert 1 <= len(group) <= config.num_return_sequences
@@ -242,7 +242,7 @@ def _check_equivalents(model, prompts, config, rows):
     def ids(settings):
         return [
             [row.token_ids for row in group]
-            for group in generate(model, prompts, settings, end_of_text_id=END)
+            for group in continue_tokens(model, prompts, settings, end_of_text_id=END)
         ]
 
     given = [[row.token_ids for row in group] for group in rows]
