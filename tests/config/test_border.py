@@ -1,8 +1,6 @@
 """Settings: every option composes, what does not fit is refused with the key, the value and the remedy."""
 
 import re
-import shlex
-from pathlib import Path
 
 import pytest
 
@@ -116,21 +114,6 @@ def test_a_shape_that_cannot_be_built_is_refused(overrides, message):
 def test_no_settings_file_names_code_to_run():
     for file in config_dir().rglob("*.yaml"):
         assert "_target_" not in file.read_text(), file
-
-
-def test_every_train_and_generate_command_of_the_readme_composes():
-    readme = (Path(__file__).parent.parent.parent / "README.md").read_text()
-    # A line after a dollar sign shows what is printed, refusals among it.
-    commands = re.findall(r"^(?!\$).*?python (train|generate)\.py ?([^\n`#&|)]*)", readme, re.MULTILINE)
-    assert len(commands) > 10
-    for script, arguments in commands:
-        if "--" in arguments or "<" in arguments or "..." in arguments:
-            continue
-        words = shlex.split(arguments)
-        if "-m" in words:  # of a sweep, what all its trials share
-            words = [word for word in words if word != "-m" and "," not in word]
-        plain = [word for word in words if not word.startswith(("resume=", "hydra."))]
-        compose(script, TrainConfig if script == "train" else GenerateConfig, plain)
 
 
 def test_a_settings_class_and_a_builder_are_all_that_a_new_optimizer_takes(monkeypatch):

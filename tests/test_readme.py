@@ -1,0 +1,202 @@
+"""What the README says exists: its commands, snippets, options, files and pictures."""
+
+import ast
+import importlib
+import itertools
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+from hydra.core.override_parser.overrides_parser import OverridesParser
+
+from gpt_pretrain.benchmark.data import benchmark_data
+from gpt_pretrain.benchmark.decoding import benchmark_decoding
+from gpt_pretrain.benchmark.training import benchmark
+from gpt_pretrain.cli import commands
+from gpt_pretrain.cli.compose import compose
+from gpt_pretrain.cli.program import Program
+from gpt_pretrain.config import resolve_model
+from gpt_pretrain.errors import InputError
+from gpt_pretrain.evaluate import evaluate
+from gpt_pretrain.export import export
+from gpt_pretrain.generation.prompts import quoted
+from gpt_pretrain.inspect_data import inspect_data
+from gpt_pretrain.prepare import prepare
+from gpt_pretrain.training.plan import make_plan
+from tests.test_import_order import ORDER
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
+# What a shell or another program answers for. The first block is run as it is, by .ci/run.
+NOT_OURS = ("python3 -m venv ", "pip ", "source ", "tensorboard ", "torchrun ", "python -c ")
+PROGRAMS = {
+    "train.py": commands.train,
+    "generate.py": commands.generate,
+    "-m gpt_pretrain.evaluate": evaluate,
+    "-m gpt_pretrain.export": export,
+    "-m gpt_pretrain.prepare": prepare,
+    "-m gpt_pretrain.inspect_data": inspect_data,
+    "-m gpt_pretrain.benchmark": benchmark,
+    "-m gpt_pretrain.benchmark.data": benchmark_data,
+    "-m gpt_pretrain.benchmark.decoding": benchmark_decoding,
+}
+
+
+def _commands() -> list[str]:
+    """Shell lines that are no example of a refusal, and those inside sentences."""
+    lines = [line for kind, block in BLOCKS if kind == "bash" for line in block.splitlines()]
+    lines += re.findall(r"`(python3? [^`\n]+)`", README)
+    lines += re.findall(r"^\$ (.*)\n(?!error: )", README, re.MULTILINE)
+    return list(dict.fromkeys(lines))
+
+
+def _refusals() -> list[tuple[str, str]]:
+    return re.findall(r"^\$ (.*)\nerror: (.*)$", README, re.MULTILINE)
+
+
+def _words(command: str) -> list[str]:
+    """The words of a line as bash hands them to a program."""
+    script = f"words() {{ printf '%s\\0' \"$@\"; }}; words {command}"
+    printed = subprocess.run(["bash", "-c", script], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert not printed.stderr
+    return printed.stdout.split("\0")[:-1]
+
+
+def _program(words: list[str]) -> tuple[Program, list[str]]:
+    python, *words = words
+    name, arguments = (" ".join(words[:2]), words[2:]) if words[0] == "-m" else (words[0], words[1:])
+    assert python == "python"
+    return PROGRAMS[name], arguments
+
+
+def _trials(words: list[str]) -> list[list[str]]:
+    """The settings of each trial that `-m` starts; of a single run, its own."""
+    if "-m" not in words:
+        return [words]
+    parsed = [OverridesParser.create().parse_override(word) for word in words if word != "-m"]
+    choices = [
+        [f"{setting.key_or_group}={value}" for value in setting.sweep_string_iterator()]
+        if setting.is_sweep_override()
+        else [str(setting.input_line)]
+        for setting in parsed
+    ]
+    return [list(trial) for trial in itertools.product(*choices)]
+
+
+def _compose(command: str) -> None:
+    """Everything that a program checks before it reads a text or weights."""
+    program, arguments = _program(_words(command))
+    if arguments in (["--help"], ["--cfg", "job"]):
+        return
+    for words in _trials(arguments):
+        words = quoted(words) if program is commands.generate else words
+        config = compose(program.config_name, program.root, words)
+        if program is commands.train and config.weights.name == "scratch":
+            shape = resolve_model(config.model, read=None, tokenizer_vocab_size=256)
+            make_plan(config, shape, n_windows=10**6, world_size=config.trainer.devices or 1)
+
+
+@pytest.mark.parametrize("command", [line for line in _commands() if not line.startswith(NOT_OURS)])
+def test_a_command_composes(command):
+    if command.startswith("python tests/"):
+        assert (ROOT / _words(command)[1]).is_file()
+    else:
+        _compose(command)
+
+
+def test_the_commands_are_found():
+    """So that no other way of writing them leaves the test above empty."""
+    ours = [line for line in _commands() if not line.startswith(NOT_OURS)]
+    assert len(ours) > 30
+    assert {name for name in PROGRAMS if not any(f"python {name}" in line for line in ours)} == set()
+
+
+@pytest.mark.parametrize(
+    "command",
+    ["python train.py model.n_layr=2", "python generate.py decoding=topk", "python train.py -m lr=1,2"],
+)
+def test_a_command_that_is_wrong_is_noticed(command):
+    with pytest.raises(InputError):
+        _compose(command)
+
+
+@pytest.mark.parametrize(("command", "message"), _refusals())
+def test_a_refusal_reads_as_printed(command, message):
+    with pytest.raises(InputError) as refused:
+        _compose(command)
+    assert str(refused.value) == message
+
+
+def test_the_first_block_is_the_two_commands_that_install():
+    kind, block = BLOCKS[0]
+    assert kind == "bash"
+    assert block.splitlines() == [
+        "python3 -m venv .venv && .venv/bin/pip install . && .venv/bin/python train.py",
+        "python3 -m venv .venv && .venv/bin/pip install '.[test]' && .venv/bin/python -m pytest",
+    ]
+
+
+@pytest.mark.parametrize("snippet", [block for kind, block in BLOCKS if kind == "python"])
+def test_a_snippet_compiles_and_imports_what_exists(snippet):
+    compile(snippet, "README.md", "exec")
+    imports = [node for node in ast.walk(ast.parse(snippet)) if isinstance(node, ast.ImportFrom)]
+    assert imports
+    for node in imports:
+        module = importlib.import_module(node.module)
+        assert [alias.name for alias in node.names if not hasattr(module, alias.name)] == []
+
+
+def test_the_table_of_groups_is_conf():
+    table = README.split("| group | options |\n|---|---|\n")[1].split("\n\n")[0]
+    said = {row.split("`")[1]: set(re.findall(r"`(\w+)`", row.split("|")[2])) for row in table.splitlines()}
+    folders = [folder for folder in (ROOT / "conf").iterdir() if folder.is_dir() and folder.name != "hydra"]
+    assert said == {folder.name: {file.stem for file in folder.glob("*.yaml")} for folder in folders}
+
+
+def _tree() -> list[str]:
+    """Paths that the tree names, folders with a slash at the end."""
+    (block,) = [block for _, block in BLOCKS if "\ngpt_pretrain/\n" in block]
+    paths, above = [], []
+    for line in block.splitlines():
+        indented, name = re.fullmatch(r"((?:  )*)(\S+)(?: {2,}\S.*)?", line).groups()
+        above[len(indented) // 2 :] = [name]
+        paths.append("".join(above))
+    return paths
+
+
+def _has_code(file: Path) -> bool:
+    return any(not isinstance(node, ast.Expr) for node in ast.parse(file.read_text()).body)
+
+
+def test_the_tree_names_every_file_of_the_package_once_and_none_that_is_not_there():
+    files = {
+        str(path.relative_to(ROOT))
+        for path in (ROOT / "gpt_pretrain").rglob("*")
+        if path.is_file() and "__pycache__" not in path.parts
+        if path.name != "__init__.py" or _has_code(path)  # else the folder's line stands for it
+    }
+    tree = _tree()
+    named = [path for path in tree if path.startswith("gpt_pretrain/") and not path.endswith("/")]
+    assert sorted(named) == sorted(files)
+    assert [path for path in tree if not (ROOT / path).exists()] == []
+
+
+def test_the_tree_is_in_the_order_of_imports():
+    rooms = [line.partition(":") for line in ORDER.replace("\n    ", " ").split("\n")[1:-1]]
+    order = [[f"{room}.{file}" for file in files.split()] or [room] for room, _, files in rooms]
+    named = [
+        path.removeprefix("gpt_pretrain/").removesuffix(".py").replace("/", ".")
+        for path in _tree()
+        if path.startswith("gpt_pretrain/") and path.endswith(".py") and not path.endswith("__init__.py")
+    ]
+    modules = [module for module in itertools.chain(*order) if module in named]
+    assert named == modules
+
+
+def test_files_that_sentences_and_pictures_name_are_there():
+    named = re.findall(r"`((?:gpt_pretrain|conf|tests|docs)/[\w./-]+)`", README)
+    named += re.findall(r"\]\((?!https?:)([^)#]+)\)", README)
+    assert len(named) > 5
+    assert [path for path in named if not (ROOT / path).exists() and not path.endswith("/mine.yaml")] == []
