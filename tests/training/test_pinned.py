@@ -106,6 +106,6 @@ def five_steps(folder: Path, *overrides: str) -> Pin:
 
 
 def prepared(config: TrainConfig, folder: Path):
-    from gpt_pretrain.training.preflight import prepare
+    from gpt_pretrain.training.preflight import preflight
 
-    return prepare(config, folder)
+    return preflight(config, folder)
