@@ -10,6 +10,8 @@ from gpt_pretrain.errors import InputError
 
 @dataclass(kw_only=True, slots=True)
 class DataConfig:
+    """Which text, how it is split, and how it is cut into batches."""
+
     source: str = one_of(
         "python_reference",
         "the_verdict",
@@ -66,6 +68,8 @@ class DataConfig:
 
 @dataclass(kw_only=True, slots=True)
 class TokenizerConfig:
+    """How text becomes token ids."""
+
     name: str = one_of("gpt2", "tiktoken", "bytes", "characters", "huggingface")
     path: str | None = None  # tiktoken: a ranks file; huggingface: a tokenizer.json; characters: a text
     encoding: str = one_of("gpt2", "cl100k_base", "o200k_base")  # tiktoken: its pattern and special tokens

@@ -30,6 +30,8 @@ STORY_BYTES = 1 << 20  # the story has 20 thousand; an address that sends more s
 
 
 class Source(Protocol):
+    """Text to train on, as documents."""
+
     name: str  # its path, as the user gave it
     holds: str  # what its documents are, for messages
     files: list[Path]  # all of whose text it gives
@@ -104,6 +106,8 @@ class PythonReference:
 
 
 class TextFiles:
+    """The documents of files of text, one after another."""
+
     kind, holds = "text_files", "text"
 
     def __init__(self, name: str, files: list[Path], config: DataConfig, cache: Path) -> None:
