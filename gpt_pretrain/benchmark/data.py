@@ -13,7 +13,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -185,20 +185,38 @@ def loader_speeds(
     import numpy as np
     import torch
 
+    ours = iter(_loader(corpus, dataclasses.replace(config, batch_size=batch_size), context_length))
+    span: Any = corpus.train.parts[0]
+
+    def theirs() -> None:  # nanoGPT's get_batch, train.py at its commit 3adf61e
+        tokens = np.memmap(span.file, dtype=np.uint16, mode="r")
+        ix = torch.randint(len(tokens) - context_length, (batch_size,))
+        torch.stack([torch.from_numpy((tokens[i : i + context_length]).astype(np.int64)) for i in ix])
+        torch.stack([torch.from_numpy((tokens[i + 1 : i + 1 + context_length]).astype(np.int64)) for i in ix])
+
+    n_tokens, n_batches = batch_size * context_length, 200
+    speeds: list[tuple[float, float]] = [
+        (_speed(lambda: next(ours), n_batches, n_tokens), _speed(theirs, n_batches, n_tokens))
+        for _ in range(rounds)
+    ]
+    return statistics.median(s[0] for s in speeds), statistics.median(s[1] for s in speeds)
+
+
+def _loader(corpus: "Corpus", config: DataConfig, context_length: int) -> Iterable[object]:
+    """The training batches of a run that never ends, on one device."""
     from gpt_pretrain.data.windows import count_windows
     from gpt_pretrain.training.datamodule import GPTDataModule
     from gpt_pretrain.training.plan import Budget, Plan
 
-    config = dataclasses.replace(config, batch_size=batch_size)
     n_windows = count_windows(len(corpus.train), context_length, context_length)
     plan = Plan(
         world_size=1,
         n_windows=n_windows,
         stride=context_length,
-        batch_tokens=batch_size * context_length,
+        batch_tokens=config.batch_size * context_length,
         accumulate=1,
         steps=10**6,
-        steps_per_epoch=n_windows / batch_size,
+        steps_per_epoch=n_windows / config.batch_size,
         budget=Budget("trainer.max_steps", 10**6),
         eval_every=10**6,
         sample_every=10**6,
@@ -213,21 +231,7 @@ def loader_speeds(
         eval_batches=None,
         eval_train=False,
     )
-    loader = iter(data.train_dataloader())
-    span: Any = corpus.train.parts[0]
-
-    def theirs() -> None:  # nanoGPT's get_batch, train.py at its commit 3adf61e
-        tokens = np.memmap(span.file, dtype=np.uint16, mode="r")
-        ix = torch.randint(len(tokens) - context_length, (batch_size,))
-        torch.stack([torch.from_numpy((tokens[i : i + context_length]).astype(np.int64)) for i in ix])
-        torch.stack([torch.from_numpy((tokens[i + 1 : i + 1 + context_length]).astype(np.int64)) for i in ix])
-
-    n_tokens, n_batches = batch_size * context_length, 200
-    speeds: list[tuple[float, float]] = [
-        (_speed(lambda: next(loader), n_batches, n_tokens), _speed(theirs, n_batches, n_tokens))
-        for _ in range(rounds)
-    ]
-    return statistics.median(s[0] for s in speeds), statistics.median(s[1] for s in speeds)
+    return data.train_dataloader()
 
 
 def _speed(load: Callable[[], object], n_batches: int, n_tokens: int) -> float:

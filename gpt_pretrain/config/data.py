@@ -9,15 +9,9 @@ from gpt_pretrain.errors import InputError
 
 @dataclass(kw_only=True, slots=True)
 class DataConfig:
-    source: str = one_of(
-        "python_reference",
-        "the_verdict",
-        "text_files",
-        "gutenberg",
-        "hugging_face",
-        "token_files",
-        "mixture",
-    )
+    """Which text, how it is split, and how it is cut into batches."""
+
+    source: str = "python_reference"  # data/sources.py has the table, token_files beside it
     path: str | None = None  # a file, a folder or a glob; hugging_face: a data set's name or folder
     pattern: str | None = None  # which files of a folder, as in *.txt; None: every kind that can be read
     text_field: str = "text"  # of .jsonl, .parquet and Hugging Face data: where the text stands
@@ -65,7 +59,9 @@ class DataConfig:
 
 @dataclass(kw_only=True, slots=True)
 class TokenizerConfig:
-    name: str = one_of("gpt2", "tiktoken", "bytes", "characters", "huggingface")
+    """How text becomes token ids."""
+
+    name: str = "gpt2"  # tokenizer/build.py has the table
     path: str | None = None  # tiktoken: a ranks file; huggingface: a tokenizer.json; characters: a text
     encoding: str = one_of("gpt2", "cl100k_base", "o200k_base")  # tiktoken: its pattern and special tokens
     pattern: str | None = None  # tiktoken: a regular expression in place of the encoding's

@@ -15,9 +15,7 @@ def one_of(*choices: str, default: str | None = None) -> Any:
 
 
 def number(default: float | None = dataclasses.MISSING, **bounds: float) -> Any:  # type: ignore[assignment]
-    """A numeric setting with bounds: `at_least`, `at_most`, `above`, `below`. None, where allowed, is not
-    checked.
-    """
+    """A number with bounds: `at_least`, `at_most`, `above`, `below`. None, where allowed, is not checked."""
     return field(default=default, metadata=bounds)
 
 

@@ -41,6 +41,8 @@ class Part:
 
 @dataclass(kw_only=True, slots=True)
 class Corpus:
+    """All that a run trains and validates on."""
+
     parts: list[Part]
     train: Tokens  # of all parts, one after another; no window lies across two
     val: Tokens
@@ -64,9 +66,7 @@ class Corpus:
 def load_corpus(config: DataConfig, tokenizer: Tokenizer, *, checksums: bool = False) -> Corpus:
     """Open the configured sources' tokens, building what is not in the cache, and split them.
 
-    Raises InputError or ArtifactError where a source cannot be read. `checksums` compares those of the whole
-    cache, however large.
-    """
+    Raises InputError or ArtifactError for an unreadable source. `checksums` compares all of the cache."""
     split = "none" if config.val_path else config.split
     parts = [
         _load_part(config, path, weight, tokenizer, split=split, checksums=checksums)
@@ -148,9 +148,7 @@ def check_windows(corpus: Corpus, config: DataConfig, context_length: int) -> No
 
 
 def check_same(corpus: Corpus, expected: dict[str, str], where: str) -> None:
-    """Raise InputError where a source's content, wherever it lies, is not what it was when a run began, with
-    both fingerprints.
-    """
+    """Raise InputError, with both fingerprints, where a source's content is not what a run began with."""
     nothing = (None, "missing")
     pairs = zip_longest(corpus.fingerprints.items(), expected.items(), fillvalue=nothing)
     for (name, now), (former, then) in pairs:

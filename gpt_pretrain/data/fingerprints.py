@@ -32,6 +32,7 @@ def remembered(
 
 
 def content_digest(file: Path) -> dict[str, Any]:
+    """SHA-256 of the content, its first half."""
     with file.open("rb") as stream:
         # SHA-256, which processors have instructions for: twice as fast as BLAKE2
         return {"digest": hashlib.file_digest(stream, "sha256").hexdigest()[:32]}

@@ -71,8 +71,7 @@ class StreamWriter:
 
 
 def damage(folder: Path, index: dict[str, Any], *, checksums: bool, unfinished: bool = False) -> str | None:
-    """The first file that is not what its index says, or None. An unfinished build's files may hold more
-    than was committed.
+    """The first file that is not what its index says, or None; of an unfinished build it may hold more.
 
     Sizes cost nothing; checksums read everything, about 1 GB/s.
     """
@@ -88,6 +87,7 @@ def damage(folder: Path, index: dict[str, Any], *, checksums: bool, unfinished: 
 
 
 def stream_tokens(folder: Path, index: dict[str, Any], name: str) -> Tokens:
+    """All tokens of a stream, mapped."""
     shards = index["streams"][name]["shards"]
     return Tokens([Span(file=folder / s["file"], dtype=index["dtype"], n=s["n"]) for s in shards])
 

@@ -4,11 +4,11 @@ import hashlib
 import logging
 import os
 import pydoc_data.topics
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Protocol
 
-from gpt_pretrain.config import DataConfig
+from gpt_pretrain.config import DataConfig, nearest
 from gpt_pretrain.data.files import (
     Document,
     OnBytes,
@@ -30,6 +30,8 @@ STORY_BYTES = 1 << 20  # the story has 20 thousand; an address that sends more s
 
 
 class Source(Protocol):
+    """Text to train on, as documents."""
+
     name: str  # its path, as the user gave it
     holds: str  # what its documents are, for messages
     files: list[Path]  # all of whose text it gives
@@ -46,19 +48,13 @@ class Source(Protocol):
 
 def build_source(config: DataConfig, path: str | None, cache: Path) -> Source:
     """The source that `config` describes, with `path` for its data.path. Raises InputError."""
-    match config.source:
-        case "python_reference" if path is None:
-            return PythonReference()
-        case "the_verdict":
-            file = Path(path) if path else _the_verdict(config, cache)
-            return TextFiles(str(file), [file], config, cache)
-        case "gutenberg":
-            files = find_files(path or "", config.pattern or "*.txt")
-            return Gutenberg(path or "", files, config, cache)
-        case "hugging_face":
-            return HuggingFace(path or "", config, cache)
-        case _:
-            return TextFiles(path or "", find_files(path or "", config.pattern), config, cache)
+    build = SOURCES.get(config.source)
+    if build is None:
+        known = [*SOURCES, "token_files"]
+        raise InputError(
+            f"data.source={config.source} is none of {', '.join(known)}{nearest(config.source, known)}"
+        )
+    return build(config, path, cache)
 
 
 def alphabet_of(source: Source, cache: Path) -> str:
@@ -104,6 +100,8 @@ class PythonReference:
 
 
 class TextFiles:
+    """The documents of files of text, one after another."""
+
     kind, holds = "text_files", "text"
 
     def __init__(self, name: str, files: list[Path], config: DataConfig, cache: Path) -> None:
@@ -242,3 +240,31 @@ def _the_verdict(config: DataConfig, cache: Path) -> Path:
     except ArtifactError as error:
         raise ArtifactError(f"{error}\n{remedy}") from error
     return path
+
+
+def _text_files(config: DataConfig, path: str | None, cache: Path) -> Source:
+    return TextFiles(path or "", find_files(path or "", config.pattern), config, cache)
+
+
+def _story(config: DataConfig, path: str | None, cache: Path) -> Source:
+    file = Path(path) if path else _the_verdict(config, cache)
+    return TextFiles(str(file), [file], config, cache)
+
+
+def _python_reference(config: DataConfig, path: str | None, cache: Path) -> Source:
+    return PythonReference() if path is None else _text_files(config, path, cache)  # of data.val_path
+
+
+def _gutenberg(config: DataConfig, path: str | None, cache: Path) -> Source:
+    return Gutenberg(path or "", find_files(path or "", config.pattern or "*.txt"), config, cache)
+
+
+# By data.source. A new one is a class above, an entry here and its option in conf/data/.
+SOURCES: dict[str, Callable[[DataConfig, str | None, Path], Source]] = {
+    "python_reference": _python_reference,
+    "the_verdict": _story,
+    "text_files": _text_files,
+    "mixture": _text_files,
+    "gutenberg": _gutenberg,
+    "hugging_face": lambda config, path, cache: HuggingFace(path or "", config, cache),
+}

@@ -58,6 +58,7 @@ class Cached:
         return stream_tokens(self.folder, self.index, stream)
 
     def documents(self, stream: str) -> np.ndarray:
+        """Where each document of a stream begins, in tokens."""
         return stream_documents(self.folder, self.index, stream)
 
     def total(self, what: str, *streams: str) -> int:

@@ -90,8 +90,7 @@ def mixed_windows(
 
 
 def permute(places: np.ndarray, n: int, *, seed: int, epoch: int) -> np.ndarray:
-    """Where a pseudo-random permutation of 0..n-1, drawn by (seed, epoch), sends `places`; memory does not
-    grow with n.
+    """Where a permutation of 0..n-1, drawn by (seed, epoch), sends `places`; memory does not grow with n.
 
     A four-round Feistel network permutes the numbers of an even count of bits; a result at or above n goes
     through again until it falls below (cycle walking, Black & Rogaway 2002).

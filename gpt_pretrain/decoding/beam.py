@@ -22,6 +22,8 @@ from gpt_pretrain.model import GPTModel
 
 @dataclass(kw_only=True, slots=True)
 class Ended:
+    """A beam that has come to its end."""
+
     score: float
     continuation: Continuation
 

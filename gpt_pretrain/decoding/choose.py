@@ -11,9 +11,7 @@ from gpt_pretrain.errors import ArtifactError
 def choose(logits: Tensor, config: DecodingConfig, generators: list[torch.Generator]) -> Tensor:
     """The next token (B,) of each row: filters, temperature, softmax, draw. Row i draws from generator i.
 
-    Temperature 0 is the most likely token, the first of equal ones. Every row needs a token that is not ruled
-    out.
-    """
+    Temperature 0 is the most likely token, the first of equal ones. No row may have all ruled out."""
     if config.temperature == 0:
         return logits.argmax(-1)
     probabilities = distribution(logits, config).cpu()

@@ -12,8 +12,7 @@ from gpt_pretrain.config import DecodingConfig
 
 
 def top_k(logits: Tensor, k: int) -> Tensor:
-    """Keep exactly the k largest logits of each row; of equal ones those with the lower ids. k >= V keeps
-    all.
+    """Keep exactly the k largest logits of each row, of equal ones the lower ids; k >= V keeps all.
 
     transformers keeps every token that ties with the k-th.
     """

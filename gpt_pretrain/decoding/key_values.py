@@ -26,9 +26,7 @@ class KVCache:
         self.mask: Tensor | None = None
 
     def positions(self, n_tokens: int) -> Tensor:
-        """Begin a forward pass: the positions of its tokens, (T,) where all rows are equally long, else
-        (B, T).
-        """
+        """Begin a forward pass: its tokens' positions, (T,) where all rows are equally long, else (B, T)."""
         device, start, end = self.keys.device, min(self.lengths), max(self.lengths) + n_tokens
         new = torch.arange(n_tokens, device=device)
         self.end, self.causal, self.mask = end, end == n_tokens, None

@@ -43,6 +43,8 @@ ENCODINGS: dict[str, tuple[str, dict[str, int]]] = {
 
 
 class BPETokenizer(InSegments):
+    """Byte-pair encoding by tiktoken, with any ranks and pattern."""
+
     def __init__(self, name: str, ranks: dict[bytes, int], pattern: str, special: dict[str, int]) -> None:
         """`special` has the end of a text among its tokens. Raises InputError for a bad pattern."""
         self.name, self.ranks, self.pattern, self.special = name, ranks, pattern, special

@@ -2,11 +2,12 @@
 
 import hashlib
 import json
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-from gpt_pretrain.config import TokenizerConfig
+from gpt_pretrain.config import TokenizerConfig, nearest
 from gpt_pretrain.errors import ArtifactError, InputError
 from gpt_pretrain.tokenizer.bpe import ENCODINGS, RANKS_FILE, BPETokenizer, gpt2_ranks, read_ranks
 from gpt_pretrain.tokenizer.protocol import Tokenizer, to_json
@@ -23,22 +24,13 @@ def build_tokenizer(config: TokenizerConfig | str, alphabet: str | None = None) 
     """
     if isinstance(config, str):
         config = TokenizerConfig(name=config)
-    added = config.special_tokens
-    match config.name:
-        case "gpt2":
-            return _gpt2(tuple(added))
-        case "bytes":
-            return ByteTokenizer(added)
-        case "characters":
-            assert alphabet is not None, "the data's alphabet: see data.corpus"
-            return CharacterTokenizer(alphabet, added)
-        case "tiktoken":
-            ranks = read_ranks(_read(config.path), str(config.path))
-            pattern, special = ENCODINGS[config.encoding]
-            special = _special_above(ranks, special, added)
-            return BPETokenizer(f"tiktoken {config.encoding}", ranks, config.pattern or pattern, special)
-        case _:
-            return HuggingFaceTokenizer(_read(config.path), config.end_of_text, added, str(config.path))
+    build = TOKENIZERS.get(config.name)
+    if build is None:
+        known = ", ".join(TOKENIZERS)
+        raise InputError(
+            f"tokenizer.name={config.name} is none of {known}{nearest(config.name, list(TOKENIZERS))}"
+        )
+    return build(config, alphabet)
 
 
 def load_tokenizer(folder: Path) -> Tokenizer:
@@ -93,6 +85,35 @@ def _special_above(ranks: dict[bytes, int], special: dict[str, int], added: list
         special = {token: highest + 1 + n for n, token in enumerate(special)}
     first = max([highest, *special.values()]) + 1
     return special | {token: first + n for n, token in enumerate(t for t in added if t not in special)}
+
+
+def _characters(config: TokenizerConfig, alphabet: str | None) -> Tokenizer:
+    assert alphabet is not None, "the data's alphabet: see data.corpus"
+    return CharacterTokenizer(alphabet, config.special_tokens)
+
+
+def _tiktoken(config: TokenizerConfig, alphabet: str | None) -> Tokenizer:
+    ranks = read_ranks(_read(config.path), str(config.path))
+    pattern, special = ENCODINGS[config.encoding]
+    special = _special_above(ranks, special, config.special_tokens)
+    return BPETokenizer(f"tiktoken {config.encoding}", ranks, config.pattern or pattern, special)
+
+
+def _hugging_face(config: TokenizerConfig, alphabet: str | None) -> Tokenizer:
+    return HuggingFaceTokenizer(
+        _read(config.path), config.end_of_text, config.special_tokens, str(config.path)
+    )
+
+
+# By tokenizer.name. A new one is an entry here and its option in conf/tokenizer/, and where it is no BPE
+# a case in `load_tokenizer`.
+TOKENIZERS: dict[str, Callable[[TokenizerConfig, str | None], Tokenizer]] = {
+    "gpt2": lambda config, alphabet: _gpt2(tuple(config.special_tokens)),
+    "tiktoken": _tiktoken,
+    "bytes": lambda config, alphabet: ByteTokenizer(config.special_tokens),
+    "characters": _characters,
+    "huggingface": _hugging_face,
+}
 
 
 def _read(path: str | None) -> bytes:

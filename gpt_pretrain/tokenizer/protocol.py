@@ -87,6 +87,7 @@ def at_special(text: str, special: Mapping[str, int]) -> Iterator[str | int]:
 
 
 def added_token(content: str, id_: int) -> dict[str, Any]:
+    """A special token as `tokenizer.json` lists it."""
     flags = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False)
     return {"id": id_, "content": content, "special": True, **flags}
 
@@ -105,8 +106,7 @@ def to_json(content: object) -> bytes:
 
 
 def printable_bytes() -> list[str]:
-    """GPT-2's printable stand-in for each byte: itself where it is printable, else the next free character
-    from 256.
+    """GPT-2's stand-in for each byte: itself where it is printable, else the next free character from 256.
 
     Source: `bytes_to_unicode` of github.com/openai/gpt-2, src/encoder.py.
     """

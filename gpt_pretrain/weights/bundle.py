@@ -63,6 +63,7 @@ def read_bundle(index: Path) -> dict[str, Stored]:
 
 
 def looks_like_index(end: bytes) -> bool:
+    """Whether a file that ends so is a bundle's index."""
     return end[-8:] == MAGIC
 
 

@@ -21,6 +21,8 @@ NORMS = ("norm1", "norm2", "final_norm")
 
 @dataclass(frozen=True, slots=True)
 class Dialect:
+    """One program's names and layout."""
+
     name: str
     top: Mapping[str, str]  # ours to theirs, outside the blocks
     block: str  # what precedes a block's names, {i} its number
@@ -57,6 +59,7 @@ class Dialect:
         return {theirs: getattr(config, ours) for ours, theirs in self.sizes.items()}
 
     def is_transposed(self, ours: str) -> bool:
+        """Whether theirs of this parameter is (in, out), ours being (out, in)."""
         return (
             self.transposed and ours.startswith("blocks.") and ours.endswith(".weight") and "norm" not in ours
         )

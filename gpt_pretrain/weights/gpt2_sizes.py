@@ -10,6 +10,8 @@ from gpt_pretrain.download import Expected
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Size:
+    """One of the four that OpenAI published."""
+
     option: str  # of conf/model
     n_heads: int
     repository: str  # on the Hugging Face hub

@@ -23,9 +23,7 @@ _REQUIRED = {
 
 
 def to_huggingface(state: Mapping[str, Tensor], config: ModelConfig) -> dict[str, Tensor]:
-    """Our parameters under their names. Their format has a query/key/value bias always: zeros where ours has
-    none.
-    """
+    """Our parameters under their names; they always have a query/key/value bias: zeros if ours has none."""
     tensors = {}
     for ours, (theirs,) in HUGGINGFACE.names(config).items():
         (tensor,) = as_theirs(state[ours], HUGGINGFACE, ours, 1)

@@ -74,9 +74,7 @@ def _check_archive(file: Path) -> None:
 
 
 def _unwrap(file: Path, content: Any) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """The parameters, whether they are all of the file (the book) or beside an optimizer (the book,
-    nanoGPT).
-    """
+    """The parameters: all of the file (the book), or beside an optimizer (the book, nanoGPT)."""
     if not isinstance(content, dict):
         raise ArtifactError(f"{file} holds a {type(content).__name__}, not a model's parameters by name")
     model_args = content.get("model_args", {})

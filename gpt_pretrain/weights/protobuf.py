@@ -1,6 +1,4 @@
-"""As much of the protocol-buffer wire format as TensorFlow's bundle needs
-(protobuf.dev/programming-guides/encoding).
-"""
+"""Protocol buffers' wire format (protobuf.dev/programming-guides/encoding), as far as a bundle needs it."""
 
 from collections.abc import Iterator
 

@@ -70,9 +70,7 @@ class Weights:
 def open_weights(path: Path, n_heads: int | None = None) -> Weights:
     """The weights at `path`, a file or a folder. `n_heads` is used where the file does not say it.
 
-    Raises ArtifactError for what is damaged, unsafe or no GPT-2, InputError where a folder has no one file of
-    weights.
-    """
+    Raises ArtifactError for what is damaged, unsafe or no GPT-2, InputError for a folder of several."""
     file, kind = _find(path) if path.is_dir() else (path, _kind(path))
     if kind is None:
         raise ArtifactError(
@@ -93,9 +91,7 @@ def open_weights(path: Path, n_heads: int | None = None) -> Weights:
 def build_model(weights: Weights, config: ModelConfig, *, own: bool = False) -> GPTModel:
     """The model of `config` with these weights. Raises InputError where they do not fit.
 
-    Parameters are views of the file, so that opening costs no memory; with `own`, for training, contiguous
-    tensors of their own.
-    """
+    Parameters are views of the file, which cost no memory; with `own`, for training, contiguous copies."""
     check_fit(weights.config, config)
     with torch.device("meta"), _WithoutInitialisation():
         model = GPTModel(config)
@@ -207,9 +203,7 @@ _READERS = {
 
 
 def _beside(file: Path) -> dict[str, Any]:
-    """What the folder says of the model's shape, under our names: transformers' config.json or OpenAI's
-    hparams.json.
-    """
+    """The shape under our names that transformers' config.json or OpenAI's hparams.json beside it says."""
     config, hparams = file.with_name("config.json"), file.with_name("hparams.json")
     if config.is_file():
         return read_huggingface_settings(_json(config))

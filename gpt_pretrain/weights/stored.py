@@ -14,6 +14,8 @@ from gpt_pretrain.errors import ArtifactError
 
 @dataclass(frozen=True, slots=True)
 class Stored:
+    """What is known of a tensor in a file, and how its numbers are read."""
+
     dtype: torch.dtype
     shape: tuple[int, ...]
     read: Callable[[], Tensor]

@@ -107,9 +107,7 @@ def _entries(block: bytes) -> Iterator[tuple[bytes, bytes]]:
 
 
 class _Block:
-    """A block under construction: keys are stored as what they add to the key before, and in full at every
-    16th entry.
-    """
+    """A block under construction: keys as what they add to the key before, in full at every 16th entry."""
 
     def __init__(self) -> None:
         self.entries, self.restarts, self.count, self.last = bytearray(), [0], 0, b""

@@ -55,9 +55,7 @@ def write_weights(
 
 
 def their_tensors(state: Mapping[str, Tensor], config: ModelConfig, dialect: Dialect) -> dict[str, Tensor]:
-    """Our parameters under a dialect's names; what it always has, is made up for: zero biases, the tied head,
-    the book's masks.
-    """
+    """Our parameters under a dialect's names, with what it always has: zero biases, tied head, masks."""
     tensors: dict[str, Tensor] = {}
     shape = config
     if dialect is BOOK:
@@ -94,9 +92,7 @@ def _write_openai(
 def _write_shards(
     folder: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str], max_bytes: int | None
 ) -> None:
-    """One `model.safetensors`, or files of at most `max_bytes` each (a larger tensor has one of its own) and
-    their index.
-    """
+    """One `model.safetensors`, or files of at most `max_bytes` (or one larger tensor) and their index."""
     shards: list[dict[str, Tensor]] = [{}]
     size = 0
     for name, tensor in tensors.items():
