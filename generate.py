@@ -1,6 +1,6 @@
-"""Continue a prompt: python generate.py prompt="Every effort moves you" (python generate.py --help)."""
+"""Continue a prompt: python generate.py prompt="Every effort moves you" (or --help)."""
 
-from gpt_pretrain.cli.commands import generate
+from gpt_pretrain.cli.commands import generate_command
 
 if __name__ == "__main__":
-    generate()
+    generate_command()

@@ -1,8 +1,6 @@
-"""Pretrain a GPT-2-style language model: python train.py model=tiny optimizer.lr=1e-4 (python train.py
---help).
-"""
+"""Pretrain a GPT-2-style language model: python train.py model=tiny optimizer.lr=1e-4 (or --help)."""
 
-from gpt_pretrain.cli.commands import train
+from gpt_pretrain.cli.commands import train_command
 
 if __name__ == "__main__":
-    train()
+    train_command()

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from gpt_pretrain.cli import commands
 from gpt_pretrain.data.sources import cache_dir
 
 # Before torch is loaded, and for the programs that tests start: models so small gain nothing by threads, and
@@ -68,9 +69,10 @@ def typed(tmp_path, monkeypatch, capsys):
 
     def type_(name: str, *arguments: str):
         monkeypatch.setattr(sys, "argv", [f"{name}.py", *arguments])
-        module = "gpt_pretrain.cli.commands" if name in ("train", "generate") else f"gpt_pretrain.{name}"
+        scripts = {"train": commands.train_command, "generate": commands.generate_command}
+        program = scripts.get(name) or getattr(importlib.import_module(f"gpt_pretrain.{name}"), name)
         try:
-            getattr(importlib.import_module(module), name)()
+            program()
         except SystemExit as exit_:
             return exit_.code, capsys.readouterr().err
         return 0, capsys.readouterr().err

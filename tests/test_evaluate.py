@@ -80,16 +80,16 @@ def test_evaluating_another_programs_weights_prints_a_table(typed):
 
 
 def test_generation_continues_from_another_programs_weights(typed):
-    from gpt_pretrain.cli.commands import generate
+    from gpt_pretrain.cli.commands import generate_command
 
     words = ["prompt=Every", "decoding=greedy", "decoding.max_new_tokens=3"]
-    code, out, _ = typed(generate, "weights.path=theirs", *words)
+    code, out, _ = typed(generate_command, "weights.path=theirs", *words)
     assert (code, out[:5]) == (0, "Every")
-    assert typed(generate, "checkpoint=theirs/ckpt.pt", *words)[1] == out
+    assert typed(generate_command, "checkpoint=theirs/ckpt.pt", *words)[1] == out
 
 
 def test_training_starts_from_another_programs_weights(typed, tmp_path):
-    from gpt_pretrain.cli.commands import train
+    from gpt_pretrain.cli.commands import train_command
     from gpt_pretrain.evaluate import evaluate
 
     code, out, _ = typed(evaluate, "checkpoint=theirs", "data=text_files", "data.path=text.txt", "split=val")
@@ -97,7 +97,9 @@ def test_training_starts_from_another_programs_weights(typed, tmp_path):
     settings = ["tokenizer=bytes", "trainer=cpu", "trainer.max_steps=1"]
     settings += ["trainer.precision=32-true"]  # as evaluate computes
     settings += ["data=text_files", "data.path=text.txt", "logger=csv", "optimizer.lr=1e-9"]
-    code, _, error = typed(train, "weights=checkpoint", "weights.path=theirs", "hydra.run.dir=run", *settings)
+    code, _, error = typed(
+        train_command, "weights=checkpoint", "weights.path=theirs", "hydra.run.dir=run", *settings
+    )
     assert code == 0, error
     keys, first, *_ = (tmp_path / "run" / "metrics.csv").read_text().splitlines()
     assert keys.split(",")[3] == "val/loss"

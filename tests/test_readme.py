@@ -32,8 +32,8 @@ BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
 # What a shell or another program answers for. The first block is run as it is, by .ci/run.
 NOT_OURS = ("python3 -m venv ", "pip ", "source ", "tensorboard ", "torchrun ", "python -c ")
 PROGRAMS = {
-    "train.py": commands.train,
-    "generate.py": commands.generate,
+    "train.py": commands.train_command,
+    "generate.py": commands.generate_command,
     "-m gpt_pretrain.evaluate": evaluate,
     "-m gpt_pretrain.export": export,
     "-m gpt_pretrain.prepare": prepare,
@@ -91,9 +91,9 @@ def _compose(command: str) -> None:
     if arguments in (["--help"], ["--cfg", "job"]):
         return
     for words in _trials(arguments):
-        words = quoted(words) if program is commands.generate else words
+        words = quoted(words) if program is commands.generate_command else words
         config = compose(program.config_name, program.root, words)
-        if program is commands.train and config.weights.name == "scratch":
+        if program is commands.train_command and config.weights.name == "scratch":
             shape = resolve_model(config.model, read=None, tokenizer_vocab_size=256)
             make_plan(config, shape, n_windows=10**6, world_size=config.trainer.devices or 1)
 

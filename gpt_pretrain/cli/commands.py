@@ -19,7 +19,7 @@ from gpt_pretrain.sweep.trial import is_sweep, run_alone
     rewrite=resume_arguments,
     outlive_reader=True,
 )
-def train(config: TrainConfig, run: Path) -> float | None:
+def train_command(config: TrainConfig, run: Path) -> float | None:
     """Pretrain a GPT-2-style language model. A sweep's objective is the best validation loss."""
     from gpt_pretrain.training.preflight import preflight
 
@@ -27,9 +27,8 @@ def train(config: TrainConfig, run: Path) -> float | None:
         prepared = preflight(config, run)
         if not (prepared.plan.world_size > 1 and is_sweep()):
             accept(run, config)
-            from gpt_pretrain.training.train import (
-                train,  # lightning takes seconds: bad input is refused before
-            )
+            # lightning takes seconds: bad input is refused before
+            from gpt_pretrain.training.train import train
 
             return train(config, prepared, run)["best_val_loss"]
     return run_alone(run)["best_val_loss"]
@@ -41,10 +40,8 @@ def train(config: TrainConfig, run: Path) -> float | None:
     example="python generate.py prompt='Every effort' decoding=greedy",
     rewrite=lambda arguments, conf: quoted(arguments),
 )
-def generate(config: GenerateConfig, run: Path) -> None:
-    """Continue prompts with a trained model, on the terminal or into a file; show what it expects, score a
-    text.
-    """
+def generate_command(config: GenerateConfig, run: Path) -> None:
+    """Continue prompts with a trained model; show what it expects next, or score a text."""
     from gpt_pretrain.generation.run import generate
 
     generate(config)

@@ -16,7 +16,7 @@ from hydra.errors import (
 from omegaconf.errors import OmegaConfBaseException
 
 from gpt_pretrain.cli.schemas import config_dir, options
-from gpt_pretrain.config import MEMBERS, explain, known_keys, nearest, sections
+from gpt_pretrain.config import MEMBERS, known_keys, nearest, say_what_is_wrong, sections
 from gpt_pretrain.errors import InfrastructureError, InputError, ReaderGoneError, UserFacingError
 from gpt_pretrain.terminal.streams import outlives_reader
 
@@ -72,7 +72,7 @@ def _out_of_memory() -> InfrastructureError:
 def _explain_composition(error: Exception, root: type) -> str:
     """What Hydra refused, in one line with the nearest right name."""
     if isinstance(error, OmegaConfBaseException):
-        return explain(error, root)
+        return say_what_is_wrong(error, root)
     text = str(error)
     if isinstance(error, MissingConfigException) and error.missing_cfg_file:
         group, _, option = error.missing_cfg_file.rpartition("/")
@@ -91,7 +91,7 @@ def _explain_composition(error: Exception, root: type) -> str:
     if match := re.search(r"Could not override '([^']+)'", text):
         return _no_such_key(match[1], root)
     if isinstance(error, ConfigCompositionException) and isinstance(error.__cause__, OmegaConfBaseException):
-        return explain(error.__cause__, root)
+        return say_what_is_wrong(error.__cause__, root)
     return " ".join(line.strip() for line in text.splitlines()[:2])
 
 

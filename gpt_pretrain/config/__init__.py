@@ -4,7 +4,7 @@ A root (`TrainConfig`, `GenerateConfig`) has one section a config group. `to_con
 into these classes and refuses what does not fit; below that border no other kind of settings object exists.
 """
 
-from gpt_pretrain.config.border import MEMBERS, explain, known_keys, sections, to_config, to_plain
+from gpt_pretrain.config.border import MEMBERS, known_keys, say_what_is_wrong, sections, to_config, to_plain
 from gpt_pretrain.config.data import DataConfig, TokenizerConfig
 from gpt_pretrain.config.decoding import DecodingConfig
 from gpt_pretrain.config.fields import nearest
@@ -62,10 +62,10 @@ __all__ = [
     "TrainerConfig",
     "WSDConfig",
     "WeightsConfig",
-    "explain",
     "known_keys",
     "nearest",
     "resolve_model",
+    "say_what_is_wrong",
     "sections",
     "to_config",
     "to_plain",

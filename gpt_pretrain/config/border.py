@@ -65,7 +65,7 @@ def to_config(settings: DictConfig | Mapping[str, Any], root: type[C]) -> C:
         merged = OmegaConf.merge(schema, escaped(plain))
         config = OmegaConf.to_object(merged)
     except OmegaConfBaseException as error:
-        raise InputError(explain(error, root)) from error
+        raise InputError(say_what_is_wrong(error, root)) from error
     if isinstance(settings, DictConfig):
         for key in _missing(OmegaConf.to_container(merged), plain):
             raise InputError(f"{key} was taken out of the settings: give it a value instead of ~{key}")
@@ -75,7 +75,7 @@ def to_config(settings: DictConfig | Mapping[str, Any], root: type[C]) -> C:
     return config
 
 
-def explain(error: OmegaConfBaseException, root: type) -> str:
+def say_what_is_wrong(error: OmegaConfBaseException, root: type) -> str:
     """One line for a value of the wrong type, an unknown key, or a key without a value."""
     key = getattr(error, "full_key", None) or ""
     message = (error.msg or str(error)).splitlines()[0]

@@ -125,7 +125,7 @@ def test_a_folder_that_holds_a_run_is_not_overwritten(typed, tmp_path):
 
 
 def test_runs_that_a_script_starts_in_the_same_second_do_not_share_a_folder(tmp_path):
-    program = f"import sys; sys.argv[1:] = {SETTINGS}; from gpt_pretrain.cli.commands import train; train()"
+    program = f"import sys; sys.argv[1:] = {SETTINGS}; from gpt_pretrain.cli.commands import train_command; train_command()"
     paths = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
     words, environment = [sys.executable, "-c", program], {**os.environ, "PYTHONPATH": paths}
     runs = [subprocess.Popen(words, cwd=tmp_path, env=environment) for _ in range(3)]
@@ -238,7 +238,7 @@ def test_damage_to_every_checkpoint_of_a_run_is_an_error_and_no_new_start(typed,
 
 def test_help_explains_every_option(typed, capsys, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["train.py", "--help"])
-    commands.train()
+    commands.train_command()
     printed = capsys.readouterr().out
     for word in (
         "chapter5",

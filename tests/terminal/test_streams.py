@@ -209,7 +209,7 @@ def written(tmp_path_factory):
     folder = tmp_path_factory.mktemp("written")
     quick = ["model=tiny", "tokenizer=bytes", "trainer=cpu", "trainer.max_steps=1", "trainer.eval_batches=1"]
     draw = ["decoding=temperature", "decoding.temperature=5", "decoding.max_new_tokens=300"]
-    _type(folder, "utf-8", commands.train, *quick, *draw, "hydra.run.dir=run")
+    _type(folder, "utf-8", commands.train_command, *quick, *draw, "hydra.run.dir=run")
     return folder
 
 
@@ -242,14 +242,14 @@ VERBS = {
     "prepare": (prepare.prepare, [*SETTINGS, "tokenizer=bytes"]),
     "inspect_data": (inspect_data.inspect_data, [*BYTES, "windows=9"]),
     "evaluate": (evaluate.evaluate, [*SETTINGS, "checkpoint=run"]),
-    "generate": (commands.generate, [*DRAW, PROMPT]),
-    "many": (commands.generate, [*DRAW, PROMPT, "num_samples=2", "decoding.num_return_sequences=2"]),
-    "next_tokens": (commands.generate, [*DRAW, PROMPT, "next_tokens=257"]),
-    "score": (commands.generate, [*DRAW, "score='\x1b[31m \ufffd'"]),
-    "interactive": (commands.generate, [*DRAW, "interactive=true"]),
-    "a refusal": (commands.generate, ["checkpoint='\x1b[31m\ufffd'"]),
+    "generate": (commands.generate_command, [*DRAW, PROMPT]),
+    "many": (commands.generate_command, [*DRAW, PROMPT, "num_samples=2", "decoding.num_return_sequences=2"]),
+    "next_tokens": (commands.generate_command, [*DRAW, PROMPT, "next_tokens=257"]),
+    "score": (commands.generate_command, [*DRAW, "score='\x1b[31m \ufffd'"]),
+    "interactive": (commands.generate_command, [*DRAW, "interactive=true"]),
+    "a refusal": (commands.generate_command, ["checkpoint='\x1b[31m\ufffd'"]),
     "train": (
-        commands.train,
+        commands.train_command,
         [
             *(*BYTES, "trainer=cpu", "trainer.max_steps=1", "trainer.eval_batches=1", *DRAW[1:]),
             *(f"trainer.sample_{PROMPT}", "hydra.run.dir=new"),
@@ -276,7 +276,7 @@ def test_no_program_fails_for_its_terminal_or_lets_foreign_text_command_it(writt
 
 def test_what_the_model_of_these_tests_writes_would_command_a_terminal(written, tmp_path):
     (tmp_path / "run").symlink_to(written / "run")
-    assert _type(tmp_path, "utf-8", commands.generate, *DRAW, "output=rows.jsonl")[0] == 0
+    assert _type(tmp_path, "utf-8", commands.generate_command, *DRAW, "output=rows.jsonl")[0] == 0
     text = json.loads((tmp_path / "rows.jsonl").read_text(encoding="utf-8"))["text"]
     assert len(commanding(text)) > 5  # in a file for programs it stays as it is
     assert "\ufffd" in text
