@@ -125,7 +125,8 @@ def test_a_folder_that_holds_a_run_is_not_overwritten(typed, tmp_path):
 
 
 def test_runs_that_a_script_starts_in_the_same_second_do_not_share_a_folder(tmp_path):
-    program = f"import sys; sys.argv[1:] = {SETTINGS}; from gpt_pretrain.cli.commands import train_command; train_command()"
+    starts = "from gpt_pretrain.cli.commands import train_command; train_command()"
+    program = f"import sys; sys.argv[1:] = {SETTINGS}; {starts}"
     paths = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
     words, environment = [sys.executable, "-c", program], {**os.environ, "PYTHONPATH": paths}
     runs = [subprocess.Popen(words, cwd=tmp_path, env=environment) for _ in range(3)]
