@@ -46,6 +46,7 @@ def test_attention_equals_the_formula():
 @pytest.mark.parametrize(
     ("option", "count"),
     [
+        ("mini", 7_242_624),  # which the README says of the default run
         ("gpt2_small", 124_439_808),
         ("gpt2_medium", 354_823_168),
         ("gpt2_large", 774_030_080),

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from omegaconf import OmegaConf
 
 from gpt_pretrain.cli import commands, program, refusals
 from gpt_pretrain.config import TrainConfig
@@ -105,6 +106,25 @@ def test_train_then_generate_then_resume(typed, tmp_path):
     assert typed("train", "resume=auto", "trainer.max_steps=4")[0] == 0
     assert list(tmp_path.glob("outputs/*/*")) == [run]
     assert json.loads((run / "summary.json").read_text())["steps"] == 4
+
+
+def test_a_run_writes_nothing_outside_its_folder(typed, tmp_path):
+    assert typed("train", *SETTINGS)[0] == 0
+    (run,) = tmp_path.glob("outputs/*/*")
+    outside = {path for path in tmp_path.rglob("*") if not path.is_relative_to(run)}
+    assert outside == {run.parent, run.parent.parent}
+    # .lock keeps a second process out, and stays empty
+    promised = {".hydra", "train.log", "metrics.csv", "tensorboard", "loss.png", "samples.txt", "checkpoints"}
+    assert {path.name for path in run.iterdir()} == {*promised, "summary.json", ".lock"}
+
+
+def test_cfg_job_shows_what_a_command_line_comes_to_and_runs_nothing(typed, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["train.py", "--cfg", "job", "model=tiny", "optimizer.lr=0.25"])
+    commands.train()
+    shown = OmegaConf.create(capsys.readouterr().out)
+    assert (shown.optimizer.lr, shown.model.emb_dim, shown.seed) == (0.25, 64, 123)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_refused_resume_leaves_the_run_its_settings(typed, tmp_path):

@@ -1,12 +1,14 @@
 """Settings: every option composes, what does not fit is refused with the key, the value and the remedy."""
 
+import dataclasses
 import re
+import shutil
 
 import pytest
 
 from gpt_pretrain.cli.compose import compose
 from gpt_pretrain.cli.schemas import config_dir
-from gpt_pretrain.config import MEMBERS, GenerateConfig, TrainConfig, known_keys, resolve_model
+from gpt_pretrain.config import MEMBERS, GenerateConfig, TrainConfig, known_keys, resolve_model, sections
 from gpt_pretrain.errors import InputError
 
 OPTIONS = [
@@ -150,3 +152,30 @@ def test_every_member_is_a_class_as_its_module_has_it(base):
     for name, cls in MEMBERS[base].items():
         assert getattr(config, cls.__name__) is cls
         assert cls().name == name
+
+
+def test_a_new_size_and_a_new_corpus_are_a_file_each(tmp_path, monkeypatch):
+    conf = tmp_path / "conf"
+    shutil.copytree(config_dir(), conf)
+    shape = (conf / "model" / "mini.yaml").read_text().replace("emb_dim: 128", "emb_dim: 32")
+    (conf / "model" / "mine.yaml").write_text(shape)
+    (conf / "data" / "mine.yaml").write_text("source: text_files\npath: mine.txt\n")
+    monkeypatch.setattr("gpt_pretrain.cli.compose.config_dir", lambda: conf)
+    config = compose("train", TrainConfig, ["model=mine", "data=mine"])
+    assert (config.model.emb_dim, config.data.source, config.data.path) == (32, "text_files", "mine.txt")
+
+
+def test_without_arguments_mini_learns_from_the_python_reference():
+    config = compose("train", TrainConfig, [])
+    mini = compose("train", TrainConfig, ["model=mini"]).model
+    assert config.model == mini
+    assert (config.data.source, config.tokenizer.name, config.weights.name) == (
+        *("python_reference", "gpt2", "scratch"),
+    )
+    assert (config.optimizer.name, config.schedule.name) == ("adamw", "cosine")
+
+
+@pytest.mark.parametrize("root", [TrainConfig, GenerateConfig, *dict(sections(TrainConfig)).values()])
+def test_a_settings_class_takes_names_only_and_no_other_names(root):
+    assert all(field.kw_only for field in dataclasses.fields(root))
+    assert "__slots__" in vars(root)

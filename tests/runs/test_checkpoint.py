@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -74,6 +75,33 @@ def test_what_is_read_is_bit_for_bit_what_was_written(tmp_path, tie_weights, qkv
     assert tokenizer.name == "bytes"
     for name, parameter in ours.state_dict().items():
         assert torch.equal(parameter, read.state_dict()[name]), name
+
+
+def test_a_checkpoint_holds_a_model_its_tokenizer_and_what_training_needs(tmp_path):
+    folder = save(tmp_path / "c", model_of(SHAPE), "gpt2")
+    model = {"config.json", "model.safetensors", "generation_config.json"}
+    training = {"optimizer.safetensors", "trainer_state.json", "settings.yaml", "manifest.json"}
+    names = {file.name for file in folder.iterdir()}
+    assert model | training <= names
+    assert {file.rpartition(".")[2] for file in names} <= {"json", "safetensors", "yaml", "txt"}
+    assert set(json.loads((folder / "manifest.json").read_text())) == names - {"manifest.json"}
+
+
+def test_a_checkpoint_gets_its_name_when_all_of_it_is_on_the_disk(tmp_path, monkeypatch):
+    done = []
+    sync, rename = checkpoint_module._sync, Path.rename
+
+    def renamed(path, target):
+        done.append("rename")
+        return rename(path, target)
+
+    monkeypatch.setattr(checkpoint_module, "_sync", lambda path: (done.append(path.name), sync(path)))
+    monkeypatch.setattr(Path, "rename", renamed)
+    files = {file.name for file in save(tmp_path / "c", model_of(SHAPE)).iterdir()}
+    before, after = done[: done.index("rename")], done[done.index("rename") + 1 :]
+    assert set(before[:-1]) == files
+    assert before[-1].endswith(".partial")  # the directory itself
+    assert after == [tmp_path.name]
 
 
 def test_a_write_that_fails_leaves_the_old_checkpoint_and_nothing_else(tmp_path, monkeypatch):

@@ -8,7 +8,7 @@ from torch.utils.data import DataLoader
 
 from gpt_pretrain.config import AdamWConfig, ConstantConfig, ModelConfig, MuonConfig, SGDConfig
 from gpt_pretrain.model import GPTModel
-from gpt_pretrain.training.module import GPTModule
+from gpt_pretrain.training.module import GPTModule, _draw_seed
 from gpt_pretrain.training.plan import Budget, Plan
 
 SHAPE = ModelConfig(vocab_size=13, context_length=6, emb_dim=8, n_heads=2, n_layers=1)
@@ -61,3 +61,10 @@ def test_float16_clips_the_gradient_and_not_its_scaled_up_copy(optimizer):
     assert norm == pytest.approx(expected_norm, rel=1e-2)
     for ours, theirs in zip(gradients, expected, strict=True):
         torch.testing.assert_close(ours, theirs, rtol=0.05, atol=1e-3)
+
+
+def test_every_micro_step_of_every_rank_draws_with_a_seed_of_its_own():
+    places = [(seed, step, rank) for seed in (1, 12, 2**63 - 1) for step in range(300) for rank in range(8)]
+    seeds = {_draw_seed(*place) for place in places}
+    assert len(seeds) == len(places)
+    assert all(0 <= seed < 2**63 for seed in seeds)

@@ -46,6 +46,8 @@ PINS = {
     "optimizer=muon": Pin([5.52757, 5.42225, 5.32006, 5.22462, 5.16122], 3.04420, 5.15081, 18.85642),
     "schedule=constant": Pin([5.52757, 5.25996, 5.11051, 4.99780, 4.91449], 2.19085, 4.82893, 18.90766),
     "schedule=linear": Pin([5.52757, 5.25996, 5.12825, 5.04513, 5.00245], 2.18220, 4.98150, 18.88016),
+    # Dropout's draws too. tiny has none of its own.
+    "model.drop_rate=0.1": Pin([5.52442, 5.28061, 5.13027, 5.04492, 5.01089], 2.15576, 4.98410, 18.87934),
     # Its decay begins after four fifths of the run, so five steps are those of the constant.
     "schedule=wsd": Pin([5.52757, 5.25996, 5.11051, 4.99780, 4.91449], 2.19085, 4.82893, 18.90766),
 }
@@ -60,7 +62,7 @@ RATES = {
 
 def test_every_optimizer_and_every_schedule_is_pinned():
     groups = {"optimizer": OptimizerConfig, "schedule": ScheduleConfig}
-    pinned = {option for options in PINS for option in options.split()}
+    pinned = {option for options in PINS for option in options.split() if not option.startswith("model.")}
     assert pinned == {f"{group}={name}" for group, base in groups.items() for name in MEMBERS[base]}
     assert set(RATES) == set(MEMBERS[ScheduleConfig])
 
