@@ -118,18 +118,14 @@ class GPTModel(nn.Module):
         return sum(parameter.numel() for parameter in self.parameters())
 
     def flops_per_token(self) -> int:
-        """Training FLOPs a token, forward and backward: six a weight, plus attention's two products (PaLM,
-        appendix B).
-        """
+        """FLOPs a token, forward and backward: six a weight, and attention's products (PaLM, appendix B)."""
         config = self.config
         weights = sum(parameter.numel() for parameter in self.parameters() if parameter.ndim == 2)
         looked_up = self.pos_emb.weight.numel() + (0 if config.tie_weights else self.tok_emb.weight.numel())
         return 6 * (weights - looked_up) + 12 * config.n_layers * config.emb_dim * config.context_length
 
     def _init_gpt2(self) -> None:
-        """Normal 0.02; what is added to the residual stream is smaller by the root of the number of
-        additions.
-        """
+        """Normal 0.02; what is added to the residual stream is smaller by the root of the additions."""
         residual_std = 0.02 / math.sqrt(2 * self.config.n_layers)
         for name, parameter in self.named_parameters():
             if parameter.ndim == 2:

@@ -1,6 +1,4 @@
-"""Speed and memory of tokenizing and loading, beside tiktoken alone and nanoGPT's loader, in one run:
-python -m gpt_pretrain.benchmark.data size_mib=1024
-"""
+"""Tokenizing and loading: speed and memory beside tiktoken alone and nanoGPT's loader, in one run."""
 
 import dataclasses
 import multiprocessing

@@ -39,8 +39,7 @@ def command(
     rewrite: Callable[[list[str], Path], list[str]] = lambda arguments, conf: arguments,
     outlive_reader: bool = False,
 ) -> Callable[[Callable[[Any, Path], float | None]], "Program"]:
-    """Make `function(config, run_folder)` a program: its settings are `conf/<config_name>.yaml` typed as
-    `root`.
+    """Make `function(config, run_folder)` a program with the settings `conf/<config_name>.yaml`, typed as `root`.
 
     `rewrite` sees the command line, and the folder of settings, before Hydra does. With `outlive_reader` the
     work goes on when nobody reads what it prints, as in `| head`.
@@ -117,8 +116,7 @@ class Program:
 
 
 def accept(run: Path, config: object) -> None:
-    """The run came about: write its settings for people to read, where Hydra writes them, and what was said
-    so far into its log.
+    """The run came about: write its settings, for people to read, and what was said so far into its log.
 
     Until then nothing in its folder changes, so a refusal falsifies no record.
     """
@@ -144,9 +142,7 @@ def _sweep_first(arguments: list[str]) -> list[str]:
 
 
 def _follower_arguments() -> list[str]:
-    """Ranks other than the first write nothing: their run folder, named by their own clock, would be another
-    one.
-    """
+    """Ranks other than the first write nothing: a folder named by their own clock would be another one."""
     silent = ["hydra/job_logging=disabled", "hydra/hydra_logging=disabled"]
     return ["hydra.run.dir=.", "hydra.output_subdir=null", *silent] if rank() else []
 

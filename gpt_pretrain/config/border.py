@@ -36,8 +36,7 @@ C = TypeVar("C")
 
 
 def to_config(settings: DictConfig | Mapping[str, Any], root: type[C]) -> C:
-    """Settings as an instance of `root`, every value typed and in range. Raises InputError that names the
-    key.
+    """Settings as an instance of `root`, typed and in range. Raises InputError that names the key.
 
     What Hydra composed is whole, its interpolations are resolved. A plain mapping is data: nothing in it is
     resolved, and what it lacks has its default.

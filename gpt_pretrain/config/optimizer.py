@@ -41,9 +41,7 @@ class SGDConfig(OptimizerConfig):
 
 @dataclass(kw_only=True, slots=True)
 class MuonConfig(AdamWConfig):
-    """Muon for the blocks' matrices, AdamW for the rest; Muon's update is scaled to AdamW's, so one `lr`
-    serves both.
-    """
+    """Muon for the blocks' matrices, AdamW for the rest, whose size of update Muon's is scaled to: one `lr`."""
 
     name: str = one_of("muon")
     momentum: float = number(0.95, at_least=0, below=1)

@@ -7,9 +7,7 @@ from gpt_pretrain.config.fields import number, one_of
 
 @dataclass(kw_only=True, slots=True)
 class TrainerConfig:
-    """Machine, budget and rhythm. Of several budgets the first to be used up ends the run; of none, one epoch
-    does.
-    """
+    """Machine, budget and rhythm. The first budget used up ends the run; without any, one epoch does."""
 
     accelerator: str = one_of("auto", "cpu", "gpu")
     devices: int | None = number(None, at_least=1)  # per node; None: every GPU, or one CPU process

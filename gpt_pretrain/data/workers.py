@@ -58,9 +58,7 @@ def encode_batch(
 def encode_batches(
     batches: Iterable[list[Segment]], tokenizer: Tokenizer, n_workers: int, **options: Any
 ) -> Iterator[dict[int, Encoded]]:
-    """`encode_batch` of each batch. Batch k goes to worker k modulo their number, so order costs no waiting:
-    batches are of one size.
-    """
+    """`encode_batch` of each batch, k by worker k modulo their number: batches are of one size."""
     if n_workers == 0:
         for batch in batches:
             yield encode_batch(tokenizer, batch, **options)

@@ -1,6 +1,4 @@
-"""Prompts from the command line and from files, and results into one. Imports no torch: a bad file is refused
-before anything slow.
-"""
+"""Prompts from the command line and from files, and results into one. Imports no torch."""
 
 import json
 import os

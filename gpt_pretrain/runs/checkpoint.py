@@ -1,5 +1,4 @@
-"""A checkpoint is a directory that is a model: committed atomically, verified by its manifest, no pickle in
-it.
+"""A checkpoint is a directory that is a model: committed whole, verified by its manifest, no pickle.
 
 Its files make a Hugging Face GPT-2 model with tokenizer; `optimizer.safetensors` and `trainer_state.json` are
 what training needs to go on, `settings.yaml` says how it was made, and `manifest.json` names every file's

@@ -68,9 +68,7 @@ def _raw(stream: io.TextIOWrapper) -> Any:
 
 
 def _nowhere(fd: int) -> IO[str]:
-    """A stream in the place of a closed one; the next file opened would get its number, and what C code
-    and other programs print.
-    """
+    """A stream in a closed one's place, whose number the next file, and what others print, would get."""
     mode = "w" if fd else "r"
     try:
         os.fstat(fd)

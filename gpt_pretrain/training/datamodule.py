@@ -68,9 +68,7 @@ class EvaluationBatches(Dataset[Batch]):
 
 
 class From(Sampler[int]):
-    """Counts from `first` to `n` - 1, yet is as long as the whole run: Lightning counts batches from its
-    start.
-    """
+    """Counts from `first` to `n` - 1, but is as long as the run: Lightning counts batches from its start."""
 
     def __init__(self, first: int, n: int) -> None:
         self.first, self.n = first, n
@@ -83,9 +81,7 @@ class From(Sampler[int]):
 
 
 class GPTDataModule(L.LightningDataModule):
-    """Batches of a run as `plan` lays it out. A resumed run goes on at the batch after the last one trained
-    on.
-    """
+    """Batches of a run as `plan` lays it out. A resumed run goes on after the last one trained on."""
 
     def __init__(
         self,

@@ -12,9 +12,7 @@ from gpt_pretrain.terminal.watching import watching
 
 
 class MetricsCSV(Logger):
-    """Appends a row a step. A resumed run keeps the rows up to `first_step`; Lightning's own logger deletes
-    them.
-    """
+    """Appends a row a step. A resumed run keeps those up to `first_step`, which Lightning's would delete."""
 
     def __init__(self, file: Path, first_step: int = 0) -> None:
         super().__init__()

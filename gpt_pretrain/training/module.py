@@ -123,9 +123,7 @@ class GPTModule(L.LightningModule):
         checkpoint["plan"] = dataclasses.asdict(self.plan)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """A resumed run takes the optimizer's state from the checkpoint, its settings from the command
-        line.
-        """
+        """A resumed run has the checkpoint's optimizer state, and the settings of its command line."""
         (stored,) = checkpoint["optimizer_states"]
         groups = build_optimizer(self.model, self.optimizer_config).state_dict()["param_groups"]
         names, places = parameter_names(stored["param_groups"]), parameter_names(groups)

@@ -54,9 +54,7 @@ def _(config: MuonConfig, named: NamedParameters) -> Optimizer:
 
 
 def decay_groups(named: NamedParameters, config: OptimizerConfig) -> list[dict[str, Any]]:
-    """Parameter groups with and without weight decay: matrices decay, biases and norms only where `decay` is
-    all.
-    """
+    """Groups with and without decay: matrices decay, biases and norms only where `decay` is all."""
     decayed = [entry for entry in named if config.decay == "all" or entry[1].ndim >= 2]
     spared = [entry for entry in named if config.decay != "all" and entry[1].ndim < 2]
     groups = [

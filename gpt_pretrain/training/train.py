@@ -127,9 +127,7 @@ def _quieten() -> None:
 
 
 def keep_freed_memory() -> None:
-    """Let glibc keep large blocks instead of returning and faulting them in anew each step: up to twice as
-    fast.
-    """
+    """Let glibc keep large blocks instead of faulting them in anew each step: up to twice as fast."""
     if platform.libc_ver()[0] != "glibc":
         return
     libc = ctypes.CDLL("libc.so.6")

@@ -1,6 +1,4 @@
-"""When a checkpoint is written, which ones stay, and how Lightning's own state becomes our directory and
-back.
-"""
+"""When a checkpoint is written, which ones stay, and how Lightning's state becomes our directory."""
 
 import re
 import shutil
