@@ -39,7 +39,7 @@ def command(
     rewrite: Callable[[list[str], Path], list[str]] = lambda arguments, conf: arguments,
     outlive_reader: bool = False,
 ) -> Callable[[Callable[[Any, Path], float | None]], "Program"]:
-    """Make `function(config, run_folder)` a program with the settings `conf/<config_name>.yaml`, typed as `root`.
+    """Make `function(config, run)` a program: its settings are `conf/<config_name>.yaml`, typed as `root`.
 
     `rewrite` sees the command line, and the folder of settings, before Hydra does. With `outlive_reader` the
     work goes on when nobody reads what it prints, as in `| head`.

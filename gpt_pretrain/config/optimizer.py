@@ -41,7 +41,7 @@ class SGDConfig(OptimizerConfig):
 
 @dataclass(kw_only=True, slots=True)
 class MuonConfig(AdamWConfig):
-    """Muon for the blocks' matrices, AdamW for the rest, whose size of update Muon's is scaled to: one `lr`."""
+    """Muon for the blocks' matrices, AdamW for the rest. Both make updates of one size: one `lr`."""
 
     name: str = one_of("muon")
     momentum: float = number(0.95, at_least=0, below=1)

@@ -56,7 +56,7 @@ def newest_valid(run: Path) -> tuple[Path | None, list[str]]:
 
 
 def find_checkpoint(path: Path, setting: str = "checkpoint") -> Path:
-    """What `path` names: a run's best checkpoint, else its newest; anything else is weights. Raises InputError."""
+    """A run's best checkpoint, else its newest; any other `path` is weights already. Raises InputError."""
     if not path.exists():
         raise InputError(f"{setting}={path}: no such folder or file")
     if not is_run(path):
