@@ -59,7 +59,7 @@ class TensorBoard(Watched, TensorBoardLogger):
     kind = "tensorboard"
 
     def __init__(self, run: Path, first_step: int) -> None:
-        purge = first_step + 1 if first_step else None
+        purge = first_step + 1 if first_step else 0  # also what a run left that begins anew in its folder
         super().__init__(run, name="", default_hp_metric=False, purge_step=purge)
 
     @property

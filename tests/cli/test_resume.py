@@ -1,5 +1,6 @@
 """Going on with a run: its record is data below what the user typed, and nothing of it is obeyed."""
 
+import csv
 import json
 import os
 import shutil
@@ -116,6 +117,14 @@ def test_a_run_killed_before_its_first_checkpoint_begins_anew_and_says_so(typed,
     code, said = typed("train", "resume=run", *QUICK)
     assert (code, "it begins anew" in said) == (0, True)
     assert (run / LAST / "manifest.json").is_file()
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(run / "tensorboard"))  # nothing of the first try is left
+    events.Reload()
+    steps = [event.step for event in events.Scalars("val/loss")]
+    assert steps == sorted(set(steps))
+    assert [row["step"] for row in csv.DictReader((run / "metrics.csv").open())] == ["0", "1", "2"]
+    assert (run / "samples.txt").read_text().count("--- step 2") == 1
 
 
 def test_resume_auto_goes_on_with_the_newest_run_and_else_begins_one(typed, trained, tmp_path, monkeypatch):

@@ -38,7 +38,7 @@ class Samples(L.Callback):
             with watching("samples"):
                 one = dataclasses.replace(self.decoding, max_new_tokens=1, min_new_tokens=0)
                 self._continuation(pl_module, one)
-            self._write("")
+            self._write("", mode="a" if trainer.global_step else "w")  # a run may begin anew in its folder
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -68,6 +68,6 @@ class Samples(L.Callback):
         finally:
             module.train()
 
-    def _write(self, text: str) -> None:
-        with watching("samples.txt"), self.file.open("a", encoding="utf-8") as stream:
+    def _write(self, text: str, mode: str = "a") -> None:
+        with watching("samples.txt"), self.file.open(mode, encoding="utf-8") as stream:
             stream.write(text)
