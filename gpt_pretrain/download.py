@@ -105,7 +105,7 @@ def _download(url: str, target: Path, expected: Expected, timeout: float) -> Non
             raise
         _check(url, partial, _fetch(url, partial, expected, timeout))  # what was kept was of another version
     with _disk():
-        partial.rename(target)
+        partial.replace(target)
 
 
 def _fetch(url: str, partial: Path, expected: Expected, timeout: float) -> Expected:

@@ -153,8 +153,8 @@ def _watch(pid: int, peak: list[int]) -> None:
 def resident(pid: int) -> int:
     """Resident bytes of a process and all below it; pages that several share count for each."""
     try:
-        n_bytes = int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * PAGE
-        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+        n_bytes = int(Path(f"/proc/{pid}/statm").read_text(encoding="ascii").split()[1]) * PAGE
+        children = Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="ascii").split()
     except (OSError, IndexError):  # it has just ended
         return 0
     return n_bytes + sum(resident(int(child)) for child in children)

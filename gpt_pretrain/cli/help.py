@@ -13,7 +13,7 @@ from gpt_pretrain.config import MEMBERS, sections
 def help_text(description: str, example: str, config_name: str, root: type, conf: Path) -> str:
     """What `--help` prints."""
     lines = [description, "", f"  {example}", ""]
-    primary = (conf / f"{config_name}.yaml").read_text()
+    primary = (conf / f"{config_name}.yaml").read_text(encoding="utf-8")
     for folder in sorted(path for path in conf.iterdir() if path.is_dir() and f"- {path.name}:" in primary):
         lines.append(f"{folder.name}=")
         lines += [f"  {name:<17} {said}" for name, said in options(folder.name, root).items()]

@@ -32,7 +32,7 @@ def write_note(file: Path, content: object) -> None:
         json.dump([combined(content), content], stream)
         stream.flush()
         os.fsync(stream.fileno())
-    partial.rename(file)
+    partial.replace(file)
 
 
 def keep_note(file: Path, content: object) -> None:

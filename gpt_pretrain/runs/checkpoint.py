@@ -63,13 +63,13 @@ def write_checkpoint(
             "generation_config.json": end_of_text,
             "trainer_state.json": training.progress,
         }.items():
-            (partial / name).write_text(json.dumps(content, indent=2) + "\n")
+            (partial / name).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
         tokenizer_files = tokenizer.files() | {TOKENIZER_FILE: settings_file(tokenizer)}
         for name, data in tokenizer_files.items():
             (partial / name).write_bytes(data)
         (partial / SETTINGS).write_text(to_yaml(settings), encoding="utf-8")
         manifest = {file.name: fingerprint(file) for file in sorted(partial.iterdir())}
-        (partial / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n")
+        (partial / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
         for file in partial.iterdir():
             _sync(file)
         _sync(partial)
@@ -129,7 +129,11 @@ def _load_tensors(file: Path) -> dict[str, Tensor]:
 
 
 def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
+    if (
+        os.name == "nt" and path.is_dir()
+    ):  # Windows opens no folder; its rename is in its file system's journal
+        return
+    descriptor = os.open(path, os.O_RDWR if os.name == "nt" else os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:

@@ -43,4 +43,4 @@ def run_alone(run: Path) -> dict[str, Any]:
         error = UserFacingError(f"the trial in {run} failed with exit code {code}")
         error.exit_code = code
         raise error
-    return dict(json.loads((run / "summary.json").read_text()))
+    return dict(json.loads((run / "summary.json").read_text(encoding="utf-8")))

@@ -132,7 +132,7 @@ class GPTDataModule(L.LightningDataModule):
         assert self.trainer is not None
         return {
             "first_batch": self.trainer.global_step * self.plan.accumulate,
-            "corpus": self.corpus.fingerprints,  # compared when a run is resumed: see preparation
+            "corpus": self.corpus.fingerprints,  # compared when a run is resumed: see preflight
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:

@@ -51,7 +51,7 @@ class MetricsCSV(Logger):
         """The settings stand in .hydra/ and in every checkpoint."""
 
     def _write(self, file: Path, rows: list[dict[str, float]], mode: str) -> None:
-        with file.open(mode, newline="") as stream:
+        with file.open(mode, newline="", encoding="utf-8") as stream:
             writer = csv.DictWriter(stream, self.columns)
             if mode == "w":
                 writer.writeheader()

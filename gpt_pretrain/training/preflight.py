@@ -46,8 +46,9 @@ class Prepared:
     model: ModelConfig
     plan: Plan
     machine: Machine
-    start_from: "Weights | None"  # the first weights; None: random ones
+    start_from: "Weights | None"  # the first weights, a resumed run's own; None: random ones
     resume_from: Path | None  # checkpoint with the whole training state
+    first_step: int  # optimizer steps that a resumed run has behind it
     changes: list[str]  # settings that a resumed run goes on with other values of
     sample_prompt: str  # as the tokenizer can read it, and
     sample_decoding: DecodingConfig
@@ -74,8 +75,7 @@ def preflight(config: TrainConfig, run: Path) -> Prepared:
     machine = find_machine(config.trainer)
     n_windows = epoch_windows(corpus, config.data, model.context_length)
     plan = make_plan(config, model, n_windows=n_windows, world_size=machine.world_size)
-    if resume_from is not None:
-        _check_goes_on(resume_from, corpus, plan)
+    first_step = 0 if resume_from is None else _check_goes_on(resume_from, corpus, plan)
     return Prepared(
         tokenizer=tokenizer,
         corpus=corpus,
@@ -84,6 +84,7 @@ def preflight(config: TrainConfig, run: Path) -> Prepared:
         machine=machine,
         start_from=start_from,
         resume_from=resume_from,
+        first_step=first_step,
         changes=changes,
         sample_prompt=prompt_for(tokenizer, config.trainer.sample_prompt, corpus.val),
         sample_decoding=decoding_for(tokenizer, config.decoding),
@@ -140,11 +141,12 @@ def _open_resumed(config: TrainConfig, checkpoint: Path) -> "Weights":
     return weights
 
 
-def _check_goes_on(checkpoint: Path, corpus: Corpus, plan: Plan) -> None:
-    """Raise InputError where the next batch would not be the one that the run's next step is due."""
+def _check_goes_on(checkpoint: Path, corpus: Corpus, plan: Plan) -> int:
+    """The steps behind the run. Raises InputError where another batch than the one due would come next."""
     with _training_state(checkpoint):
         progress = read_json(checkpoint / "trainer_state.json", LARGEST_STATE)
         corpus_then, plan_then = progress["GPTDataModule"]["corpus"], progress["plan"]
+        first_step = int(progress["global_step"])
     check_same(corpus, corpus_then, str(checkpoint.parent.parent))
     names = {
         "batch_tokens": "tokens at once (data.batch_size, trainer.devices)",
@@ -156,6 +158,7 @@ def _check_goes_on(checkpoint: Path, corpus: Corpus, plan: Plan) -> None:
     with _training_state(checkpoint):
         then = {name: plan_then[key] for key, name in names.items()}
     _check_unchanged(checkpoint, given, then)
+    return first_step
 
 
 @contextmanager

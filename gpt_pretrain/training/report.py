@@ -12,9 +12,11 @@ from lightning.pytorch.loggers import Logger
 
 from gpt_pretrain.config import TrainConfig, to_plain
 from gpt_pretrain.config.words import typed
+from gpt_pretrain.errors import ArtifactError
 from gpt_pretrain.loss import perplexity
 from gpt_pretrain.model import GPTModel
 from gpt_pretrain.runs.folders import find_checkpoints
+from gpt_pretrain.runs.foreign import read_json
 from gpt_pretrain.terminal.watching import watching
 from gpt_pretrain.tokenizer import decode
 from gpt_pretrain.training.callbacks.metrics import Metrics
@@ -103,7 +105,7 @@ def conclude(
     """Write summary, plot and hyper-parameters; say on one screen how it went and what to run next."""
     # What ended the run is what its user must hear of, not that the disk had no room for this either.
     with nullcontext() if summary["exit_reason"] == "finished" else watching("summary.json"):
-        (run / "summary.json").write_text(json.dumps(summary, indent=2) + "\n")
+        (run / "summary.json").write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
     rows: list[dict[str, float]] = []
     with watching("metrics.csv"):
         rows = read_rows(run / "metrics.csv")
@@ -173,13 +175,15 @@ def _to_go_on(config: TrainConfig, plan: Plan, summary: Summary) -> list[str]:
     return []
 
 
-def read_summary(run: Path, step: int) -> Summary | None:
-    """What the run said of itself at `step`; None where it was killed before it could."""
-    try:
-        summary: Summary = json.loads((run / "summary.json").read_text())
-    except (OSError, ValueError):
+def read_summary(checkpoint: Path | None, step: int) -> Summary | None:
+    """What a checkpoint's run said of itself at `step`; None where it was killed before it could."""
+    if checkpoint is None:
         return None
-    return summary if isinstance(summary, dict) and summary.get("steps") == step else None
+    try:
+        summary = read_json(checkpoint.parent.parent / "summary.json")
+    except ArtifactError:
+        return None
+    return summary if summary.get("steps") == step and "best_val_loss" in summary else None
 
 
 def short(path: Path) -> str:

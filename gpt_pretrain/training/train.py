@@ -1,4 +1,4 @@
-"""`train`: the assembly of a run. Reading it shows every object that can exist."""
+"""`train`: the assembly of a run. Clipping and the learning rate are module.py's, what is logged Metrics'."""
 
 import ctypes
 import logging
@@ -12,7 +12,6 @@ from lightning.pytorch.strategies import DDPStrategy
 
 from gpt_pretrain.config import TrainConfig, to_plain
 from gpt_pretrain.model import GPTModel
-from gpt_pretrain.runs.checkpoint import read_training
 from gpt_pretrain.terminal.watching import watching, watching_threads
 from gpt_pretrain.training.callbacks.checkpoints import Checkpoints, DirectoryCheckpointIO
 from gpt_pretrain.training.callbacks.metrics import Metrics
@@ -33,18 +32,21 @@ log = logging.getLogger(__name__)
 def train(config: TrainConfig, prepared: Prepared, run: Path) -> Summary:
     """Train as prepared, in the folder `run`; returns what summary.json holds.
 
-    Raises DivergedError where the loss is no number, StoppedError after a signal, both with everything saved.
+    Raises DivergedError where the loss is no number, StoppedError after a signal, then with the state saved.
     """
     _quieten()
     keep_freed_memory()
     plan, machine, settings = prepared.plan, prepared.machine, config.trainer
-    first_step = 0 if prepared.resume_from is None else _step_of(prepared.resume_from)
-    if first_step >= plan.steps and (summary := read_summary(run, first_step)):
+    first_step = prepared.first_step
+    # Read beside the checkpoint, so that all ranks find it. A run killed before it could write one is fitted
+    # for no step, and then has its summary.
+    ended = read_summary(prepared.resume_from, first_step) if first_step >= plan.steps else None
+    if ended is not None:
         log.info(
-            "%s ended already at step %d by %s: a larger one goes on", short(run), first_step, plan.budget
+            "%s is at its last step %d already (%s): give a larger one", short(run), first_step, plan.budget
         )
-        return summary
-    torch.manual_seed(config.seed)
+        return ended
+    torch.manual_seed(config.seed)  # for the initial weights only: GPTModule seeds each draw of training
     module = _build_module(config, prepared)
     data = _build_data(config, prepared)
     stop = Stop(plan)
@@ -65,7 +67,7 @@ def train(config: TrainConfig, prepared: Prepared, run: Path) -> Summary:
         num_sanity_val_steps=0 if prepared.resume_from else -1,  # the validation loss before the first step
         use_distributed_sampler=False,  # batches know their rank
         logger=build_loggers(config.logger, run, first_step),
-        callbacks=[stop, metrics, samples, bar, checkpoints],
+        callbacks=[stop, metrics, samples, bar, checkpoints],  # in this order: see their docstrings
         plugins=[DirectoryCheckpointIO(prepared.model, prepared.tokenizer, to_plain(config))],
         enable_checkpointing=False,  # ours
         enable_progress_bar=False,  # ours
@@ -112,10 +114,6 @@ def _build_data(config: TrainConfig, prepared: Prepared) -> GPTDataModule:
         eval_batches=config.trainer.eval_batches,
         eval_train=config.trainer.eval_train,
     )
-
-
-def _step_of(checkpoint: Path) -> int:
-    return int(read_training(checkpoint).progress["global_step"])
 
 
 def _quieten() -> None:
