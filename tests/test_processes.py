@@ -155,3 +155,12 @@ def test_a_second_process_is_kept_out_of_a_run_that_trains(program, tmp_path):
     assert "trainer.max_tokens=1" in done.stderr
     steps = [int(row["step"]) for row in metrics(run)]
     assert steps == sorted(set(steps))
+
+
+def test_every_rank_ends_where_the_run_is_at_its_end_already(tmp_path, alone):
+    torchrun = Path(sys.executable).with_name("torchrun")
+    command = [torchrun, "--nproc-per-node=2", ROOT / "train.py", "resume=alone", "data.batch_size=2"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=100)
+    assert done.returncode == 0, done.stderr
+    assert "is at its last step 6 already" in done.stdout

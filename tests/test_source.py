@@ -1,6 +1,9 @@
 """What no line of the package may do, read from its source."""
 
 import ast
+import os
+import subprocess
+import sys
 
 import pytest
 
@@ -65,3 +68,75 @@ def test_files_are_named_for_what_they_hold():
 @pytest.mark.parametrize(("script", "lines"), [("train.py", 40), ("generate.py", 60)])
 def test_the_scripts_hold_nothing_but_their_program(script, lines):
     assert len((ROOT / script).read_text().splitlines()) < lines
+
+
+UNIX = {"fcntl", "resource", "pwd", "grp", "termios", "tty", "pty", "crypt", "syslog"}
+
+
+def unportable(source: str) -> list[str]:
+    """What Windows lacks, imported with the module; and text files of no said encoding: cp1252 there."""
+    tree, found = ast.parse(source), []
+    for node in tree.body:
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            names = [alias.name for alias in node.names] + [getattr(node, "module", None) or ""]
+            found += [name for name in names if name in UNIX]
+    for node in ast.walk(tree):
+        if not isinstance(node, ast.Call):
+            continue
+        called, named = ast.unparse(node.func).split(".")[-1], {word.arg for word in node.keywords}
+        texts = [
+            arg.value for arg in node.args if isinstance(arg, ast.Constant) and isinstance(arg.value, str)
+        ]
+        modes = texts + [word.value.value for word in node.keywords if word.arg == "mode"]
+        is_binary = any("b" in mode for mode in modes) or ast.unparse(node.func) in ("os.open", "os.fdopen")
+        opens_text = called in ("read_text", "write_text") or (called == "open" and not is_binary)
+        if opens_text and "encoding" not in named and not {"buffering", "timeout"} & named:
+            found.append(ast.unparse(node))
+    return found
+
+
+@pytest.mark.parametrize("file", SOURCES, ids=lambda file: str(file.relative_to(ROOT)))
+def test_no_module_needs_unix_to_be_imported_or_reads_text_in_the_machine_s_encoding(file):
+    allowed = ["(self.folder / name).open('ab' if entry['n'] else 'wb')"]  # bytes either way
+    assert [line for line in unportable(file.read_text(encoding="utf-8")) if line not in allowed] == []
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["import fcntl", "from resource import getrusage", "file.read_text()", "open(file)", "file.open('w')"],
+)
+def test_a_line_that_windows_lacks_would_be_found(line):
+    assert len(unportable(line)) == 1
+
+
+WITHOUT_UNIX = """
+import os, runpy, signal, sys
+for name in {unix}:
+    sys.modules[name] = None
+for name in ("SIGHUP", "SIGUSR2", "SIGPIPE", "SIGALRM"):  # SIGUSR1 is Lightning's, but on Windows
+    delattr(signal, name)
+for name in ("O_NOFOLLOW", "O_NONBLOCK", "O_DIRECTORY"):
+    delattr(os, name)
+sys.argv[:] = {words}
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+
+
+def test_the_programs_run_without_what_unix_alone_has_in_another_encoding(tmp_path):
+    """As on Windows, as far as that can be tried here: its modules gone, text files cp1252 unless they say."""
+    (tmp_path / "text.txt").write_text("Der Käse, größer als 日本語. " * 400, encoding="utf-8")
+    data = ["data=text_files", "data.path=text.txt", "tokenizer=characters"]
+    quick = ["model=tiny", "trainer=cpu", "trainer.max_steps=2", "decoding.max_new_tokens=3"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "LC_ALL": "C", "PYTHONIOENCODING": "cp1252"}
+    for words in (
+        ["train.py", *quick, *data, "hydra.run.dir=run"],
+        ["train.py", "resume=run", "trainer.max_steps=3"],
+        ["generate.py", "checkpoint=run", "prompt=Der", "decoding.max_new_tokens=3"],
+    ):
+        program = WITHOUT_UNIX.format(unix=sorted(UNIX), words=[str(ROOT / words[0]), *words[1:]])
+        flags = ["-X", "utf8=0", "-X", "warn_default_encoding", "-W", "error::EncodingWarning:gpt_pretrain"]
+        done = subprocess.run(
+            [sys.executable, *flags, "-c", program], cwd=tmp_path, env=environment, capture_output=True
+        )
+        assert done.returncode == 0, done.stderr.decode(errors="replace")
+    assert (tmp_path / "run" / "checkpoints" / "step-00000003").is_dir()

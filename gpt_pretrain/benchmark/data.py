@@ -4,7 +4,6 @@ import dataclasses
 import multiprocessing
 import os
 import random
-import resource
 import statistics
 import subprocess
 import sys
@@ -18,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from gpt_pretrain.cli.program import command
 from gpt_pretrain.config import AdamWConfig, BenchmarkDataConfig, DataConfig, ModelSettings, resolve_model
+from gpt_pretrain.errors import InputError
 from gpt_pretrain.terminal.text import show
 
 if TYPE_CHECKING:
@@ -26,13 +26,15 @@ if TYPE_CHECKING:
 MIB = 1 << 20
 ALONE_MIB = 16  # of the text that tiktoken alone gets in each of its processes, before and after ours
 ALONE_TIMES = 8  # over: processors run the first second or two faster than the rest
-PAGE = os.sysconf("SC_PAGE_SIZE")
 
 
 @command("benchmark_data", BenchmarkDataConfig, example="python -m gpt_pretrain.benchmark.data size_mib=1024")
 def benchmark_data(config: BenchmarkDataConfig, run: Path) -> None:
     """Tokenize made-up text and load it in batches: MB/s, memory and tokens/s beside those of others."""
     from gpt_pretrain.tokenizer.patterns import FASTER, GPT2
+
+    if not sys.platform.startswith("linux"):
+        raise InputError("this benchmark reads the memory of its processes in /proc, which Linux alone has")
 
     n_workers = config.workers or len(os.sched_getaffinity(0))
     with tempfile.TemporaryDirectory(dir=config.folder) as folder:
@@ -127,6 +129,8 @@ def _encode_alone(text: Path, number: int, pattern: str, ready: Any, results: An
 
 def tokenize(text: Path, cache: Path, n_workers: int) -> tuple[Speed, int]:
     """`gpt_pretrain.prepare` as a user runs it, and the most memory of all its processes, bytes."""
+    import resource
+
     words = [sys.executable, "-m", "gpt_pretrain.prepare", "data=text_files", f"data.path={text}"]
     words += [f"data.cache_dir={cache}", f"data.prepare_workers={n_workers}"]
     paths = os.pathsep.join([str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")])
@@ -153,7 +157,9 @@ def _watch(pid: int, peak: list[int]) -> None:
 def resident(pid: int) -> int:
     """Resident bytes of a process and all below it; pages that several share count for each."""
     try:
-        n_bytes = int(Path(f"/proc/{pid}/statm").read_text(encoding="ascii").split()[1]) * PAGE
+        n_bytes = int(Path(f"/proc/{pid}/statm").read_text(encoding="ascii").split()[1]) * os.sysconf(
+            "SC_PAGE_SIZE"
+        )
         children = Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="ascii").split()
     except (OSError, IndexError):  # it has just ended
         return 0
