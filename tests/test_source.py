@@ -84,12 +84,11 @@ def unportable(source: str) -> list[str]:
         if not isinstance(node, ast.Call):
             continue
         called, named = ast.unparse(node.func).split(".")[-1], {word.arg for word in node.keywords}
-        texts = [
-            arg.value for arg in node.args if isinstance(arg, ast.Constant) and isinstance(arg.value, str)
-        ]
-        modes = texts + [word.value.value for word in node.keywords if word.arg == "mode"]
+        given = [*node.args, *(word.value for word in node.keywords if word.arg == "mode")]
+        modes = [arg.value for arg in given if isinstance(arg, ast.Constant) and isinstance(arg.value, str)]
         is_binary = any("b" in mode for mode in modes) or ast.unparse(node.func) in ("os.open", "os.fdopen")
-        opens_text = called in ("read_text", "write_text") or (called == "open" and not is_binary)
+        on_file = isinstance(node.func, ast.Attribute) and called in ("read_text", "write_text")
+        opens_text = on_file or (called == "open" and not is_binary)
         if opens_text and "encoding" not in named and not {"buffering", "timeout"} & named:
             found.append(ast.unparse(node))
     return found
@@ -123,7 +122,7 @@ runpy.run_path(sys.argv[0], run_name="__main__")
 
 
 def test_the_programs_run_without_what_unix_alone_has_in_another_encoding(tmp_path):
-    """As on Windows, as far as that can be tried here: its modules gone, text files cp1252 unless they say."""
+    """As on Windows, as far as that can be tried here: Unix's modules gone, text cp1252 unless it says."""
     (tmp_path / "text.txt").write_text("Der Käse, größer als 日本語. " * 400, encoding="utf-8")
     data = ["data=text_files", "data.path=text.txt", "tokenizer=characters"]
     quick = ["model=tiny", "trainer=cpu", "trainer.max_steps=2", "decoding.max_new_tokens=3"]
