@@ -121,7 +121,7 @@ def test_a_run_writes_nothing_outside_its_folder(typed, tmp_path):
 def test_cfg_job_shows_what_a_command_line_comes_to_and_runs_nothing(typed, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", ["train.py", "--cfg", "job", "model=tiny", "optimizer.lr=0.25"])
-    commands.train()
+    commands.train_command()
     shown = OmegaConf.create(capsys.readouterr().out)
     assert (shown.optimizer.lr, shown.model.emb_dim, shown.seed) == (0.25, 64, 123)
     assert list(tmp_path.iterdir()) == []
