@@ -47,7 +47,9 @@ class CausalSelfAttention(nn.Module):
         if cache is not None:
             context = cache.attend(queries, keys, values)
         else:
+            # Unlike a module, the function drops in evaluation mode too.
             drop_rate = self.drop_rate if self.training else 0.0
+            # Scales by 1/sqrt(D) and masks later tokens itself: the book's model stores a (T, T) mask.
             context = F.scaled_dot_product_attention(
                 queries, keys, values, dropout_p=drop_rate, is_causal=True
             )
@@ -61,6 +63,7 @@ class FeedForward(nn.Module):
         self.contract = nn.Linear(4 * config.emb_dim, config.emb_dim)
 
     def forward(self, x: Tensor) -> Tensor:
+        # GPT-2's tanh form of GELU, not the exact one. (B, T, C) -> (B, T, 4C) -> (B, T, C)
         return self.contract(F.gelu(self.expand(x), approximate="tanh"))
 
 
@@ -71,9 +74,10 @@ class Block(nn.Module):
         self.ff = FeedForward(config)
         self.norm1 = nn.LayerNorm(config.emb_dim)
         self.norm2 = nn.LayerNorm(config.emb_dim)
-        self.drop_shortcut = nn.Dropout(config.drop_rate)
+        self.drop_shortcut = nn.Dropout(config.drop_rate)  # holds no numbers, so one serves both
 
     def forward(self, x: Tensor, cache: LayerCache | None = None) -> Tensor:
+        # Norms before the parts, not after the sums as in the first transformer (Radford et al. 2019, 2.3).
         x = x + self.drop_shortcut(self.att(self.norm1(x), cache))
         return x + self.drop_shortcut(self.ff(self.norm2(x)))
 
@@ -96,11 +100,12 @@ class GPTModel(nn.Module):
         if config.init == "gpt2":
             self._init_gpt2()
         if config.tie_weights:
+            # The embedding's numbers stay, under either init.
             self.out_head.weight = self.tok_emb.weight
 
     def forward(self, token_ids: Tensor, cache: Cache | None = None) -> Tensor:
         """Logits (B, T, V) of the token after each of `token_ids` (B, T)."""
-        return self.out_head(self.features(token_ids, cache))
+        return self.out_head(self.features(token_ids, cache))  # (B, T, C) -> (B, T, V)
 
     def features(self, token_ids: Tensor, cache: Cache | None = None) -> Tensor:
         """What the output head reads, (B, T, C): generation needs logits of the last position only."""
@@ -108,6 +113,7 @@ class GPTModel(nn.Module):
         positions = (
             torch.arange(n_tokens, device=token_ids.device) if cache is None else cache.positions(n_tokens)
         )
+        # Positions are (T,), the same for every row, or (B, T).
         x = self.drop_emb(self.tok_emb(token_ids) + self.pos_emb(positions))  # (B, T) -> (B, T, C)
         for index, block in enumerate(self.blocks):
             x = block(x, None if cache is None else cache.layer(index))
@@ -120,16 +126,20 @@ class GPTModel(nn.Module):
     def flops_per_token(self) -> int:
         """FLOPs a token, forward and backward: six a weight, and attention's products (PaLM, appendix B)."""
         config = self.config
+        # Only matrices multiply; the cost of biases and norms is left out.
         weights = sum(parameter.numel() for parameter in self.parameters() if parameter.ndim == 2)
+        # Looking a row up is no product, but a tied token embedding is one, as the head.
         looked_up = self.pos_emb.weight.numel() + (0 if config.tie_weights else self.tok_emb.weight.numel())
+        # Attention: scores and their sum of values, 2 C T each, three times with the backward pass. As in the
+        # paper the causal half counts in full.
         return 6 * (weights - looked_up) + 12 * config.n_layers * config.emb_dim * config.context_length
 
     def _init_gpt2(self) -> None:
         """Normal 0.02; what is added to the residual stream is smaller by the root of the additions."""
-        residual_std = 0.02 / math.sqrt(2 * self.config.n_layers)
+        residual_std = 0.02 / math.sqrt(2 * self.config.n_layers)  # two additions a block
         for name, parameter in self.named_parameters():
             if parameter.ndim == 2:
                 is_residual = name.endswith(("att.out_proj.weight", "ff.contract.weight"))
                 nn.init.normal_(parameter, std=residual_std if is_residual else 0.02)
             elif name.endswith("bias"):
-                nn.init.zeros_(parameter)
+                nn.init.zeros_(parameter)  # a norm's weights stay LayerNorm's ones

@@ -14,7 +14,7 @@ def choose(logits: Tensor, config: DecodingConfig, generators: list[torch.Genera
     Temperature 0 is the most likely token, the first of equal ones. No row may have all ruled out."""
     if config.temperature == 0:
         return logits.argmax(-1)
-    probabilities = distribution(logits, config).cpu()
+    probabilities = distribution(logits, config).cpu()  # where the generators draw
     draws = [
         torch.multinomial(row, 1, generator=generator)
         for row, generator in zip(probabilities, generators, strict=True)
@@ -27,7 +27,7 @@ def distribution(logits: Tensor, config: DecodingConfig) -> Tensor:
     kept = filtered(logits, config)
     highest = kept.amax(-1, keepdim=True)
     # so that a tiny temperature cannot overflow
-    shifted = torch.where(highest.isfinite(), kept - highest, kept)
+    shifted = torch.where(highest.isfinite(), kept - highest, kept)  # inf - inf is no number
     return softmax(shifted / divisor(config.temperature))
 
 

@@ -32,16 +32,20 @@ def contrastive_search(
         if all(exhausted(shaped)):
             row.finish_reason = "ruled_out"
             break
+        # (1, V) -> (k,), and fewer where penalties leave fewer: topk then takes what is ruled out.
         likely, ids = shaped.softmax(-1)[0].topk(min(config.top_k or 1, shaped.shape[-1]))
         likely, ids = likely[likely > 0], ids[likely > 0]
+        # A copy of the text for each candidate: one forward pass gives the features after all of them,
+        # and the logits of the next step.
         sequences.select([0] * len(ids))
         sequences.append(ids.tolist())
         after = sequences.logits()  # of each candidate, (k, V)
         scores = (1 - config.penalty_alpha) * likely - config.penalty_alpha * _likeness(sequences.hidden)
         best = int(scores.argmax())
+        # The logprob is the model's own, not that of the penalised logits.
         row.add(int(ids[best]), float(log_probabilities(logits, ids[best : best + 1])), limits)
         sequences.select([best])
-        logits = after[best : best + 1]
+        logits = after[best : best + 1]  # (k, V) -> (1, V)
     return row
 
 
@@ -50,4 +54,5 @@ def _likeness(hidden: Tensor) -> Tensor:
     hidden = F.normalize(hidden.float(), dim=-1)
     if hidden.shape[1] == 1:  # a context of one token: nothing to be like
         return hidden.new_zeros(len(hidden))
+    # (k, T - 1, C) @ (k, C, 1) -> (k, T - 1, 1) -> (k,)
     return (hidden[:, :-1] @ hidden[:, -1:].mT)[..., 0].amax(-1)

@@ -20,6 +20,7 @@ def top_k(logits: Tensor, k: int) -> Tensor:
         return logits
     kth = logits.topk(k, dim=-1).values[:, -1:]  # a whole sort takes ten times as long
     above, ties = logits > kth, logits == kth
+    # (B, 1): how many of those that tie with the k-th find room, by rising id
     room = k - above.sum(-1, keepdim=True)
     return logits.masked_fill(~(above | (ties & (ties.cumsum(-1) <= room))), -torch.inf)
 
@@ -31,9 +32,12 @@ def top_p(logits: Tensor, p: float) -> Tensor:
     """
     if p >= 1:
         return logits
+    # A descending sort turned round: an ascending one, if stable, would drop the lower of equal ids.
     order = torch.sort(logits, dim=-1, descending=True, stable=True).indices.flip(-1)  # least likely first
+    # Summed from the least likely up, as in transformers, so that rounding falls the same way.
     ruled_out = softmax(logits.gather(-1, order)).cumsum(-1) <= 1 - p
-    ruled_out[:, -1] = False
+    ruled_out[:, -1] = False  # for the smallest p, 1 - p is 1 in float32
+    # from the order of likelihood back to that of ids, (B, V)
     return logits.masked_fill(torch.zeros_like(ruled_out).scatter(-1, order, ruled_out), -torch.inf)
 
 
@@ -56,6 +60,7 @@ def typical_p(logits: Tensor, p: float) -> Tensor:
     entropy = (surprise.neg().exp() * surprise).nansum(-1, keepdim=True)
     distance = (surprise - entropy).abs()
     ordered, order = torch.sort(distance, dim=-1, stable=True)
+    # (B, 1): tokens before the one that reaches p; none does where all together round to less
     n_before = (softmax(logits.gather(-1, order)).cumsum(-1) < p).sum(-1, keepdim=True)
     furthest = ordered.gather(-1, n_before.clamp(max=logits.shape[-1] - 1))
     return logits.masked_fill(distance > furthest, -torch.inf)
@@ -63,6 +68,7 @@ def typical_p(logits: Tensor, p: float) -> Tensor:
 
 def filtered(logits: Tensor, config: DecodingConfig) -> Tensor:
     """Every configured filter, one after another."""
+    # Each sees what those before it left, its probabilities shared out anew.
     if config.top_k:
         logits = top_k(logits, config.top_k)
     if config.top_p is not None:

@@ -17,7 +17,7 @@ class KVCache:
     def __init__(self, model: GPTModel, batch_size: int, capacity: int) -> None:
         config, like = model.config, model.tok_emb.weight
         n_heads, head_dim = config.n_heads, config.emb_dim // config.n_heads
-        shape = (config.n_layers, batch_size, n_heads, capacity, head_dim)
+        shape = (config.n_layers, batch_size, n_heads, capacity, head_dim)  # (L, B, H, capacity, D)
         # Zeros: what is not seen has weight 0, and 0 times a NaN left in memory is NaN.
         self.keys, self.values = like.new_zeros(shape), like.new_zeros(shape)
         self.lengths = [0] * batch_size
@@ -28,14 +28,17 @@ class KVCache:
     def positions(self, n_tokens: int) -> Tensor:
         """Begin a forward pass: its tokens' positions, (T,) where all rows are equally long, else (B, T)."""
         device, start, end = self.keys.device, min(self.lengths), max(self.lengths) + n_tokens
+        # With nothing cached, plain causal attention serves ragged rows too: padding stands behind a row's
+        # own tokens, which look back only.
         new = torch.arange(n_tokens, device=device)
         self.end, self.causal, self.mask = end, end == n_tokens, None
         self.now = new + start
         if start + n_tokens < end:  # ragged
             self.now = torch.tensor(self.lengths, device=device)[:, None] + new
+        # One token in rows of one length sees all there is: it needs no mask.
         if end > n_tokens and (n_tokens > 1 or self.now.ndim == 2):
             visible = torch.arange(end, device=device) <= self.now[..., None]  # (T, end) or (B, T, end)
-            self.mask = visible if visible.ndim == 2 else visible[:, None]
+            self.mask = visible if visible.ndim == 2 else visible[:, None]  # (B, 1, T, end), for all heads
         return self.now
 
     def layer(self, index: int) -> "LayerView":
@@ -46,6 +49,7 @@ class KVCache:
         self.lengths = [length + new for length, new in zip(self.lengths, n_tokens, strict=True)]
 
     def clear(self) -> None:
+        """Forget all tokens; what is stored of them is never seen, and overwritten later."""
         self.lengths = [0] * len(self.lengths)
 
     def select(self, rows: list[int]) -> None:
@@ -71,10 +75,12 @@ class LayerView:
             self.keys.narrow(2, start, n_new).copy_(keys)
             self.values.narrow(2, start, n_new).copy_(values)
         else:
+            # Indices on both sides of a slice put their dimensions first: what is written is (B, T, H, D).
             rows = torch.arange(len(now), device=now.device)[:, None]
             self.keys[rows, :, now] = keys.transpose(1, 2)  # (B, H, T, D) -> (B, T, H, D)
             self.values[rows, :, now] = values.transpose(1, 2)
         if self.cache.causal:
+            # The new keys are all there are.
             return F.scaled_dot_product_attention(queries, keys, values, is_causal=True)
         seen = (self.keys.narrow(2, 0, end), self.values.narrow(2, 0, end))
         return F.scaled_dot_product_attention(queries, *seen, attn_mask=self.cache.mask)

@@ -59,14 +59,15 @@ class GenerationBlock(nn.Module):
     def forward(self, x: Tensor, cache: LayerCache | None = None) -> Tensor:
         shape = x.shape  # (B, T, C)
         x = x.view(-1, shape[2])  # (B, T, C) -> (B * T, C)
+        # (B * T, C) -> (B * T, 3C) -> (B, T, 3, H, D)
         qkv = self.qkv(self.norm1(x)).view(*shape[:2], 3, self.n_heads, -1)
         queries, keys, values = qkv.permute(2, 0, 3, 1, 4).unbind()  # (B, T, 3, H, D) -> 3 of (B, H, T, D)
         if cache is not None:
             context = cache.attend(queries, keys, values)
         else:
             context = F.scaled_dot_product_attention(queries, keys, values, is_causal=True)
-        x = x + self.out_proj(context.transpose(1, 2).reshape(x.shape))
-        x += self.contract(F.gelu(self.expand(self.norm2(x)), approximate="tanh"))
+        x = x + self.out_proj(context.transpose(1, 2).reshape(x.shape))  # (B, H, T, D) -> (B * T, C)
+        x += self.contract(F.gelu(self.expand(self.norm2(x)), approximate="tanh"))  # x is ours by now
         return x.view(shape)
 
 
@@ -135,6 +136,7 @@ class Int8Product(Product):
     """
 
     def lay_out(self, weight: Tensor) -> None:
+        # (out, in) -> (groups, GROUP, in) -> (groups * in, GROUP); the last group is filled up with zeros.
         self.n_groups = -(-self.n_out // GROUP)
         padding = self.n_groups * GROUP - self.n_out
         groups = F.pad(weight, (0, 0, 0, padding)).view(self.n_groups, GROUP, self.n_in)
@@ -150,13 +152,15 @@ class Int8Product(Product):
             y = x @ table.view(self.n_groups, self.n_in, GROUP)  # (groups, rows, GROUP)
         else:
             indices, offsets, ones = _bags(self.n_groups, n_rows, self.n_in)
+            # Reshaped, since the last tokens' features are a slice of all tokens'.
             copies = torch.mm(ones, x.reshape(1, -1)).view(-1)  # one for each group; faster than expand
+            # Mode 0, sums, each row times its activation; the last offset is the end of all.
             y = _EMBEDDING_BAG(self.packed, indices, offsets, False, 0, False, copies, None, True)
-            y = y.view(self.n_groups, n_rows, GROUP)
+            y = y.view(self.n_groups, n_rows, GROUP)  # (groups * rows, GROUP) -> (groups, rows, GROUP)
         if self.bias is not None:
             y.add_(self.bias)
         if n_rows > 1:
-            y = y.transpose(0, 1)
+            y = y.transpose(0, 1)  # -> (rows, groups, GROUP), as one row lies already
         return y.reshape(n_rows, self.n_groups * GROUP).narrow(1, 0, self.n_out)
 
 

@@ -32,6 +32,7 @@ def steps(
     """
     limits = Limits(max_new_tokens=config.max_new_tokens, end_of_text_id=end_of_text_id, stop=stop)
     rows = [Continuation(prompt_token_ids=list(prompt)) for prompt in prompts]
+    # On the CPU, whatever the model's device.
     generators = [torch.Generator().manual_seed(seed) for seed in seeds or [config.seed] * len(rows)]
     sequences = Sequences(model, prompts, room=config.max_new_tokens, slide=config.slide)
     active = list(range(len(rows)))
@@ -56,7 +57,7 @@ def steps(
         going_on = [at for at, row in enumerate(active) if rows[row].finish_reason is None]
         if len(going_on) < len(active):
             active = [active[at] for at in going_on]
-            sequences.select(going_on)
+            sequences.select(going_on)  # rows that ended cost nothing more
 
 
 def continue_tokens(
@@ -79,7 +80,7 @@ def continue_tokens(
         return [[contrastive_search(model, prompt, config, limits, rules)] for prompt in prompts]
     if config.num_beams > 1:
         return [beam_search(model, prompt, config, limits, rules) for prompt in prompts]
-    if len(prompts) == 0:
+    if len(prompts) == 0:  # no step would be taken, and none be the last
         return []
     n_each = config.num_return_sequences
     *_, rows = steps(
@@ -89,6 +90,7 @@ def continue_tokens(
         end_of_text_id=end_of_text_id,
         stop=stop,
         rules=rules,
+        # The same for every prompt: its texts do not depend on its place among the others.
         seeds=[config.seed + draw for _ in prompts for draw in range(n_each)],
     )
     return [rows[start : start + n_each] for start in range(0, len(rows), n_each)]

@@ -20,7 +20,7 @@ def repetition_penalty(logits: Tensor, history: History, penalty: float) -> Tens
     """
     logits = logits.clone()
     for row, tokens in zip(logits, history, strict=True):
-        ids = _ids(tokens, logits)
+        ids = _ids(tokens, logits)  # each once, however often it came
         row[ids] = torch.where(row[ids] < 0, row[ids] * penalty, row[ids] / penalty)
     return logits
 
@@ -45,6 +45,7 @@ def no_repeat_ngram(logits: Tensor, history: History, size: int) -> Tensor:
     """
     logits = logits.clone()
     for row, tokens in zip(logits, history, strict=True):
+        # The size - 1 tokens at the end: none for 1, so that every token of the history completes a run.
         start = list(tokens[len(tokens) - size + 1 :]) if len(tokens) >= size else None
         repeats = [
             tokens[at + size - 1]
@@ -73,6 +74,7 @@ def penalised(
 
     Presence and frequency look at the new text only, repetition and n-grams at the prompt too.
     """
+    # Each gives new logits: the given ones are needed as the model's own.
     new = [tokens[start:] for tokens, start in zip(history, n_prompt, strict=True)]
     if config.repetition_penalty != 1:
         logits = repetition_penalty(logits, history, config.repetition_penalty)

@@ -22,9 +22,10 @@ def token_logprobs(model: GPTModel, token_ids: Sequence[int]) -> list[float]:
     while len(logprobs) < len(token_ids) - 1:
         window = torch.tensor(token_ids[start : start + context_length + 1], device=device)
         first = len(logprobs) - start  # the window's first target that is not counted yet
+        # (1, T) -> (N, C) -> (N, V): the head reads only what is counted here.
         logits = model.out_head(model.features(window[None, :-1])[0, first:]).float()
         logprobs += log_probabilities(logits, window[1 + first :]).tolist()
-        start += max(1, context_length // 2)
+        start += max(1, context_length // 2)  # a context of one token moves on too
     return logprobs
 
 
@@ -32,4 +33,5 @@ def token_logprobs(model: GPTModel, token_ids: Sequence[int]) -> list[float]:
 def next_token_logits(model: GPTModel, token_ids: Sequence[int]) -> torch.Tensor:
     """Logits (V,) of the token after `token_ids`, of which the last `context_length` are read."""
     window = torch.tensor(token_ids[-model.config.context_length :], device=model.tok_emb.weight.device)
+    # (1, T) -> (1, T, C) -> (C,) -> (V,)
     return model.out_head(model.features(window[None])[0, -1]).float()

@@ -19,7 +19,7 @@ def window_start(length: int, context_length: int, slide: int) -> int:
     A function of the length only: neither the prompt's share nor what is cached matters.
     """
     beyond = max(0, length - context_length)
-    return -(-beyond // slide) * slide
+    return -(-beyond // slide) * slide  # rounded up to whole slides
 
 
 class Sequences:
@@ -42,7 +42,7 @@ class Sequences:
             raise InputError("a prompt has no token: give each at least one to continue from")
         self.model, self.context_length = model, model.config.context_length
         self.tokens = [list(prompt) for prompt in prompts]
-        self.slide = min(slide, self.context_length)
+        self.slide = min(slide, self.context_length)  # a longer one would skip the newest tokens
         capacity = min(self.context_length, max(map(len, self.tokens)) + room)
         self.cache = KVCache(model, len(self.tokens), capacity)
         self.starts = [-1] * len(self.tokens)  # nothing encoded
@@ -55,6 +55,7 @@ class Sequences:
     def features(self) -> Tensor:
         """What the output head reads of each sequence's last token, (B, C)."""
         starts = [window_start(len(tokens), self.context_length, self.slide) for tokens in self.tokens]
+        # Positions are absolute: once a window moves, no key that is cached fits. All rows begin anew then.
         if starts != self.starts:
             self.starts = starts
             self.cache.clear()
@@ -64,14 +65,17 @@ class Sequences:
         ]
         features = self.model.features(self._padded(unseen), self.cache)
         if self.keep_hidden:
+            # No length: the window has just begun anew. (B, T, C)
             self.hidden = torch.cat([self.hidden, features], 1) if min(self.cache.lengths) else features
         lengths = [len(new) for new in unseen]
         self.cache.advance(lengths)
+        # (B, T, C) -> (B, C): in ragged rows the last token of each, not the padding behind it.
         if min(lengths) == features.shape[1]:
             return features[:, -1]
         return features[torch.arange(len(lengths)), torch.tensor(lengths) - 1]
 
     def append(self, chosen: Sequence[int]) -> None:
+        """Add a token to each sequence; the model reads it with the next `logits` or `features`."""
         for tokens, token in zip(self.tokens, chosen, strict=True):
             tokens.append(token)
 

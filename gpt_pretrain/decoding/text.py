@@ -58,6 +58,7 @@ def stream_text(model: GPTModel, tokenizer: Tokenizer, prompt: str, config: Deco
         stop=stop_rule(tokenizer, config),
         rules=text_rules(tokenizer, config),
     ):
+        # Else the newest token is no text, or came before.
         if row.finish_reason not in ("end_of_text", "ruled_out"):
             yield from pieces.add(tokenizer.decode_bytes(row.token_ids[-1:]))
     yield from pieces.end()
@@ -86,6 +87,7 @@ class TextPieces:
         self.decoder = codecs.getincrementaldecoder("utf-8")("replace")
 
     def add(self, new: bytes) -> Iterator[str]:
+        """Text that is certain once these bytes have come."""
         self.held += new
         cuts = [at for stop in self.stop if (at := self.held.find(stop)) >= 0]
         if cuts:
@@ -93,17 +95,19 @@ class TextPieces:
         yield from self._release(self._may_begin_a_stop())
 
     def end(self) -> Iterator[str]:
+        """What was held back; half a character becomes the replacement character."""
         yield from self._release(0, final=True)
 
     def _release(self, n_kept: int, *, final: bool = False) -> Iterator[str]:
         cut = len(self.held) - n_kept
+        # The decoder keeps the bytes of a character whose end is still to come.
         piece, self.held = self.decoder.decode(self.held[:cut], final), self.held[cut:]
         if piece:
             yield piece
 
     def _may_begin_a_stop(self) -> int:
         """How many bytes at the end of what is held are the beginning of a stop text."""
-        longest = max(map(len, self.stop), default=1) - 1
+        longest = max(map(len, self.stop), default=1) - 1  # a whole one has been found already
         sizes = range(min(longest, len(self.held)), 0, -1)
         ends = (size for size in sizes if any(s.startswith(self.held[-size:]) for s in self.stop))
         return next(ends, 0)
@@ -154,6 +158,7 @@ class BannedTexts:
         for word in {text.encode() for text in banned}:
             holding = [id_ for id_, token in enumerate(vocabulary) if word in token]
             self._rule_out(b"", holding)
+            # A token may go on behind the word: it need only begin with the rest of it.
             for cut in range(1, len(word)):
                 rest = word[cut:]
                 self._rule_out(
@@ -166,8 +171,9 @@ class BannedTexts:
 
     def __call__(self, logits: Tensor, history: list[list[int]], n_prompt: list[int]) -> Tensor:
         logits = logits.clone()
-        reach = max(map(len, self.completing))
+        reach = max(map(len, self.completing))  # bytes, and so tokens at most
         for row, tokens, start in zip(logits, history, n_prompt, strict=True):
+            # Words of one byte have no beginning: a reach of 0, and [-0:] would be everything.
             end = self.tokenizer.decode_bytes(tokens[start:][-reach:] if reach else [])
             for beginning, ids in self.completing.items():
                 if end.endswith(beginning):

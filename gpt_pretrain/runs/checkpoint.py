@@ -70,6 +70,7 @@ def write_checkpoint(
         (partial / SETTINGS).write_text(to_yaml(settings), encoding="utf-8")
         manifest = {file.name: fingerprint(file) for file in sorted(partial.iterdir())}
         (partial / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
+        # The disk holds each file, then the folder's list of them, before the name says that all is there.
         for file in partial.iterdir():
             _sync(file)
         _sync(partial)
@@ -82,6 +83,7 @@ def write_checkpoint(
 
 
 def read_config(folder: Path) -> ModelConfig:
+    """The model's shape, from a checkpoint's `config.json`. Raises ArtifactError."""
     try:
         return from_huggingface_config((folder / "config.json").read_bytes())
     except OSError as error:
@@ -108,6 +110,7 @@ def read_tokenizer(folder: Path) -> Tokenizer:
 
 
 def read_training(folder: Path) -> TrainingState:
+    """What training goes on from. Raises ArtifactError for files that cannot be read."""
     return TrainingState(
         optimizer_tensors=_load_tensors(folder / "optimizer.safetensors"),
         progress=read_json(folder / "trainer_state.json", 64 << 20),

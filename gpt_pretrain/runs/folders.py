@@ -35,6 +35,7 @@ def verify(folder: Path, *, but: Collection[str] = ()) -> None:
 def find_checkpoints(run: Path) -> list[Path]:
     """The checkpoints of a run's folder, newest first; not yet verified."""
     found = (run / "checkpoints").glob("step-*")
+    # By length first: beyond eight digits names no longer sort as their steps do.
     return sorted(found, key=lambda folder: (len(folder.name), folder.name), reverse=True)
 
 
@@ -75,12 +76,14 @@ def _best_checkpoint(run: Path) -> Path | None:
     """What summary.json calls the best; None where it says nothing that can be read."""
     try:
         best = Path(read_json(run / "summary.json")["best_checkpoint"])
+        # Of the path only the name counts: the run may have been moved, or come from elsewhere.
         return run / "checkpoints" / best.name
     except (ArtifactError, TypeError, KeyError):
         return None
 
 
 def is_run(path: Path) -> bool:
+    """Whether a folder holds a run, even one that has saved nothing yet."""
     return any((path / name).is_dir() for name in ("checkpoints", ".hydra"))
 
 

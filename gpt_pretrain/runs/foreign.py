@@ -16,6 +16,7 @@ from gpt_pretrain.errors import ArtifactError
 
 SMALL = 4 << 20  # bytes: settings, manifests and the like
 DEEPEST = 16  # levels of nested settings
+# Where the system has them: no link is followed, no pipe waited for, no line end translated.
 _OPEN = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
 
 
@@ -52,6 +53,7 @@ def read_bytes(file: Path, at_most: int = SMALL) -> bytes:
         with os.fdopen(os.open(file, _OPEN), "rb") as stream:
             if not stat.S_ISREG(os.fstat(stream.fileno()).st_mode):
                 raise ArtifactError(f"{file} is no plain file")
+            # One byte more shows that there are more.
             content = stream.read(at_most + 1)
     except OSError as error:
         raise ArtifactError(f"{file} cannot be read: {error.strerror}") from error
@@ -75,6 +77,7 @@ def read_yaml(file: Path) -> dict[str, Any]:
     try:
         text = read_bytes(file).decode()
         depth = 0
+        # Events first, which build nothing: anchors would multiply, nesting recurse.
         for event in yaml.parse(text, Loader=loader):
             if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None):
                 raise ArtifactError(f"{file} has YAML anchors, which settings need not have")

@@ -28,6 +28,7 @@ def owned(folder: Path, setting: str = "hydra.run.dir") -> Iterator[None]:
     where nothing was written, no trace of it is left. Raises InputError that names the holder, ArtifactError
     for a folder with links in it.
     """
+    # The folders that were not there, the innermost first, to be removed again if they stay empty.
     made = [path for path in (folder, *folder.parents) if not path.exists()]
     folder.mkdir(parents=True, exist_ok=True)
     check_folder(folder)

@@ -66,6 +66,7 @@ def tokenizer_of(weights: Weights) -> Tokenizer:
     if (folder / TOKENIZER_FILE).is_file():
         return read_tokenizer(folder)
     for tokenizer in (build_tokenizer("gpt2"), build_tokenizer("bytes")):
+        # More ids than GPT-2's are a padded vocabulary, as nanoGPT's.
         if vocab_size == tokenizer.vocab_size or (
             tokenizer.name == "gpt2" and vocab_size > tokenizer.vocab_size
         ):

@@ -40,6 +40,7 @@ def differences(now: TrainConfig, then: TrainConfig) -> dict[str, tuple[Any, Any
 def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     flat: dict[str, Any] = {}
     for key, value in tree.items():
+        # These two are one setting each, whose keys are the user's.
         nested = isinstance(value, dict) and f"{prefix}{key}" not in ("data.sources", "decoding.logit_bias")
         flat |= _flat(value, f"{prefix}{key}.") if nested else {prefix + key: value}
     return flat

@@ -61,13 +61,16 @@ class BPETokenizer(InSegments):
         except ValueError as error:
             raise InputError(f"tokenizer.pattern={pattern} is no pattern: {error}") from error
         self._bytes_of = {id_: token for token, id_ in ranks.items()} | self._special_of
+        # cl100k_base and o200k_base leave ids out between their own: those write nothing.
         self.vocab_size = max(self._bytes_of) + 1
 
     def encode_segment(self, text: str, *, allow_special: bool = False) -> np.ndarray:
         allowed = set(self.special) if allow_special else set()
         try:
+            # Nothing is disallowed: by default tiktoken refuses a text that holds a special token.
             return self._encoding.encode_to_numpy(text, allowed_special=allowed, disallowed_special=())
         except UnicodeEncodeError:
+            # Lone surrogates: so rare that no text is searched for them beforehand.
             return self.encode_segment(without_surrogates(text), allow_special=allow_special)
 
     def decode_bytes(self, token_ids: list[int]) -> bytes:
@@ -128,6 +131,7 @@ def _gpt2_files(special: dict[str, int]) -> dict[str, bytes]:
         "eos_token": END_OF_TEXT,
         "unk_token": END_OF_TEXT,
     }
+    # The end of a text is in vocab.json already. Here the id is the key, so no entry has one.
     added = {str(id_): added_token(token, id_) for token, id_ in special.items() if token != END_OF_TEXT}
     for entry in added.values():
         del entry["id"]
@@ -156,6 +160,7 @@ def _tokenizer_json(ranks: dict[bytes, int], pattern: str, special: dict[str, in
     for token, rank in sorted(ranks.items(), key=lambda item: item[1]):
         if len(token) > 1:
             parts = _merged_below(token, rank, ranks)
+            # More parts: no merge leads to it. Only a whole piece becomes such a token, by ignore_merges.
             if len(parts) == 2:
                 merges.append([shown(parts[0]), shown(parts[1])])
     byte_level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": False}
@@ -167,7 +172,7 @@ def _tokenizer_json(ranks: dict[bytes, int], pattern: str, special: dict[str, in
         "decoder": byte_level,
         "model": {
             "type": "BPE",
-            "ignore_merges": True,
+            "ignore_merges": True,  # as in tiktoken: a piece that is a token is not merged from parts
             "vocab": {shown(token): rank for token, rank in ranks.items()},
             "merges": merges,
         },
@@ -182,7 +187,7 @@ def _merged_below(token: bytes, limit: int, ranks: dict[bytes, int]) -> list[byt
         best = min(pairs)
         if best >= limit:
             break
-        at = pairs.index(best)
+        at = pairs.index(best)  # of equal pairs the first
         parts[at : at + 2] = [parts[at] + parts[at + 1]]
     return parts
 

@@ -25,7 +25,7 @@ def segments(pieces: Iterable[str], safe: re.Pattern[str]) -> Iterator[str]:
     for piece in pieces:
         buffer += piece
         start = 0
-        while len(buffer) - start > SEGMENT:
+        while len(buffer) - start > SEGMENT:  # so a space right behind a full segment is seen
             end = _last_safe(buffer, start, safe)
             yield buffer[start:end]
             start = end
@@ -37,6 +37,8 @@ def segments(pieces: Iterable[str], safe: re.Pattern[str]) -> Iterator[str]:
 def _last_safe(text: str, start: int, safe: re.Pattern[str]) -> int:
     """Where the segment that begins at `start` ends; the text goes on beyond start + SEGMENT."""
     limit = start + SEGMENT
+    # The end is searched first, and the whole segment where there is no safe place in it. Never before
+    # start + 1, since a segment shorter than the reach could come out empty.
     for reach in (1 << 10, SEGMENT - 1):
         found = [match.start() for match in safe.finditer(text, max(start + 1, limit - reach), limit + 1)]
         if found:

@@ -81,8 +81,10 @@ class CharacterTokenizer(InSegments):
                 for part in at_special(text, self.special)
             ]
             return np.concatenate([np.empty(0, np.uint32), *parts])
+        # UTF-32 is a number a character, so that all are looked up at once.
         wanted = np.frombuffer(without_surrogates(text).encode("utf-32-le"), np.uint32)
         ids = np.searchsorted(self._code_points, wanted)
+        # Beyond the last character searchsorted gives a place where none is.
         known = self._code_points[np.minimum(ids, len(self._code_points) - 1)] == wanted
         if not known.all():
             stranger = chr(int(wanted[~known][0]))

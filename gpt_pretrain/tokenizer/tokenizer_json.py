@@ -36,7 +36,7 @@ class HuggingFaceTokenizer(InSegments):
             raise ArtifactError(f"{path or 'tokenizer.json'} is no tokenizer: {error}") from error
         self.end_of_text, self.special_tokens = end_of_text, special_tokens or []
         self._tokenizer.add_special_tokens(self.special_tokens)
-        self._tokenizer.no_padding()
+        self._tokenizer.no_padding()  # which a file may ask for, as for cutting texts off
         self._tokenizer.no_truncation()
         end_of_text_id = self._tokenizer.token_to_id(end_of_text)
         if end_of_text_id is None:
@@ -75,7 +75,7 @@ class HuggingFaceTokenizer(InSegments):
         is_byte_level = "ByteLevel" in str(self._tokenizer.decoder)
         table = {}
         for token, id_ in self._tokenizer.get_vocab().items():
-            if id_ in added:
+            if id_ in added:  # an added token stands for itself, in no alphabet of stand-ins
                 table[id_] = token.encode()
             elif is_byte_level:
                 table[id_] = b"".join(bytes([byte_of[c]]) if c in byte_of else c.encode() for c in token)

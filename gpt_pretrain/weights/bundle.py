@@ -69,6 +69,7 @@ def looks_like_index(end: bytes) -> bool:
 
 def write_bundle(prefix: Path, tensors: Mapping[str, Tensor]) -> None:
     """Write `<prefix>.index` and its one data file; the tensors are float32."""
+    # The header: one data file; little-endian is 0 and so not written; version 1 of its producer.
     offset, entries = 0, [(b"", number_field(1, 1) + bytes_field(3, number_field(1, 1)))]
     with Path(f"{prefix}.data-00000-of-00001").open("wb") as stream:
         for name, tensor in tensors.items():
@@ -77,16 +78,19 @@ def write_bundle(prefix: Path, tensors: Mapping[str, Tensor]) -> None:
             content = tensor.numpy().reshape(-1).view(np.uint8).data
             stream.write(content)
             shape = b"".join(bytes_field(2, number_field(1, size)) for size in tensor.shape)
+            # Type 1 is float32; field 3, the data file, is 0 and so not written.
             entry = number_field(1, 1) + bytes_field(2, shape) + number_field(4, offset)
             entry += number_field(5, len(content)) + fixed32_field(6, masked(crc32c(content)))
             entries.append((name.encode(), entry))
             offset += len(content)
+    # By name, since a table is in the order of its keys; the header's is empty, so it stays first.
     Path(f"{prefix}.index").write_bytes(write_table(sorted(entries)))
 
 
 def _read(index: Path, data: bytes) -> dict[str, Stored]:
     entries = read_table(data)
     shards = _shards(index, entries)
+    # An empty file cannot be mapped.
     mapped = [map_file(shard) if shard.stat().st_size else b"" for shard in shards]
     tensors: dict[str, Stored] = {}
     spans: list[tuple[int, int, int]] = []
@@ -97,7 +101,7 @@ def _read(index: Path, data: bytes) -> dict[str, Stored]:
         dtype, shape, shard, begin, size, checksum = _entry(name, value)
         if not shard < len(shards) or begin + size > len(mapped[shard]):
             raise MalformedError(f"{name} lies outside the data file")
-        if size:
+        if size:  # an empty tensor shares no byte, wherever it lies
             spans.append((shard, begin, begin + size))
         tensors[name] = Stored(
             dtype, shape, partial(_numbers, index, name, mapped[shard], dtype, shape, begin, checksum)
@@ -136,7 +140,7 @@ def _entry(name: str, value: bytes) -> tuple[torch.dtype, tuple[int, ...], int, 
         if field in fields or field not in (1, 2, 3, 4, 5, 6):
             raise MalformedError(f"{name} has a field {field} twice, or one that we do not read")
         fields[field] = content
-    numbers = [fields.get(field, 0) for field in (1, 3, 4, 5, 6)]
+    numbers = [fields.get(field, 0) for field in (1, 3, 4, 5, 6)]  # zeros are not written
     shape = _shape(name, fields.get(2, b""))
     dtype_number, shard, begin, size, checksum = (n if isinstance(n, int) else -1 for n in numbers)
     if dtype_number not in DTYPES:
@@ -149,6 +153,7 @@ def _entry(name: str, value: bytes) -> tuple[torch.dtype, tuple[int, ...], int, 
 
 def _shape(name: str, content: int | bytes) -> tuple[int, ...]:
     shape: list[int] = []
+    # A number where the shape belongs is refused below, as a field 0.
     for field, dimension in read_fields(content) if isinstance(content, bytes) else [(0, b"")]:
         sizes = dict(read_fields(dimension)) if field == 2 and isinstance(dimension, bytes) else {}
         size = sizes.get(1, 0)
@@ -168,6 +173,7 @@ def _numbers(
     checksum: int,
 ) -> Tensor:
     size = math.prod(shape) * dtype.itemsize
+    # A view: slicing a map would copy the tensor.
     if masked(crc32c(memoryview(mapped)[begin : begin + size])) != checksum:
         raise ArtifactError(f"{index} is damaged: {name} in its data file is not what its checksum says")
     return view(mapped, dtype, shape, begin)

@@ -12,12 +12,14 @@ import numpy as np
 REVERSED_P = 0x82F63B78  # Castagnoli's polynomial, the lowest bit first
 
 # Multiples of P with few terms, the constant 1 left out: found by search, and proved by a test.
+# Exponents, and so words. COARSE costs three exclusive-ors a word and leaves 6777 of them, 54 kB; FINE
+# costs five and leaves 209, under 2 kB, for the byte-wise rule.
 COARSE = (6777, 484, 100)
 FINE = (209, 144, 54, 39, 14)
 CHUNK = 1 << 20  # words of 8 bytes
 
 
-def _table() -> list[int]:
+def _table() -> list[int]:  # the remainder of each byte
     table = []
     for value in range(256):
         for _ in range(8):
@@ -40,11 +42,13 @@ def crc32c(data: bytes | memoryview | np.ndarray) -> int:
     start[0] = 0xFFFFFFFF
     rest = np.empty(0, words.dtype)
     for first in range(0, n_words, CHUNK):
+        # What the chunk before left goes in front, as it was: the register is in it.
         message = np.concatenate([rest, words[first : first + CHUNK]])
         if first == 0:
             message[:1] ^= start  # the register begins with ones
         rest = _fold(message, COARSE)
     rest = _fold(rest, FINE)
+    # From 0: the register's ones went into the message.
     return _bytewise(rest.tobytes() + octets[8 * n_words :].tobytes(), 0) ^ 0xFFFFFFFF
 
 
@@ -57,6 +61,7 @@ def _fold(message: np.ndarray, terms: tuple[int, ...]) -> np.ndarray:
     """The last `terms[0]` words of `message`, which is overwritten, with all before them folded in."""
     highest, begin = terms[0], 0
     while (left := len(message) - begin - highest) > 0:
+        # No further than the nearest place that is added to: the erased words must not change any more.
         width = min(left, highest - terms[1])
         erased = message[begin : begin + width]
         for lower in (*terms[1:], 0):

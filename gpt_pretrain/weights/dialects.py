@@ -90,6 +90,7 @@ _SIZES = {"emb_dim": "n_embd", "n_heads": "n_head", "n_layers": "n_layer"}
 _HUGGINGFACE_SIZES = {"vocab_size": "vocab_size", "context_length": "n_positions", **_SIZES}
 _NANOGPT_SIZES = {"vocab_size": "vocab_size", "context_length": "block_size", **_SIZES}
 _OPENAI_SIZES = {"vocab_size": "n_vocab", "context_length": "n_ctx", **_SIZES}
+# Causal masks, whatever the names say: they hold no parameter.
 _MASKS = (".attn.bias", ".attn.masked_bias")
 
 HUGGINGFACE = Dialect(
@@ -159,6 +160,7 @@ def detect(tensors: Mapping[str, Stored]) -> Dialect:
     for dialect in (HUGGINGFACE, HUGGINGFACE_BARE):
         fused = tensors.get(dialect.block.format(i=0) + "attn.c_attn.weight")
         if fused is not None:
+            # nanoGPT has transformers' names, but Linear's (3C, C) where Conv1D has (C, 3C).
             rows_first = len(fused.shape) == 2 and fused.shape[0] == 3 * fused.shape[1]
             return NANOGPT if rows_first and dialect is HUGGINGFACE else dialect
     some = ", ".join(sorted(tensors)[:3]) or "none"
@@ -186,19 +188,19 @@ def _book(tensors: Mapping[str, Stored]) -> Dialect:
 def as_ours(pieces: list[Tensor], dialect: Dialect, ours: str) -> Tensor:
     """Their tensors as our parameter: a view of the file wherever no rows are put together."""
     if dialect.leading_one and dialect.is_transposed(ours):
-        pieces = [piece.squeeze(0) for piece in pieces]
+        pieces = [piece.squeeze(0) for piece in pieces]  # (1, in, out) -> (in, out)
     if dialect.is_transposed(ours):
         pieces = [piece.T for piece in pieces]
-    return pieces[0] if len(pieces) == 1 else torch.cat(pieces)
+    return pieces[0] if len(pieces) == 1 else torch.cat(pieces)  # 3 of (C, C) -> (3C, C)
 
 
 def as_theirs(parameter: Tensor, dialect: Dialect, ours: str, count: int) -> list[Tensor]:
     """Our parameter as their `count` tensors, views of it: what `as_ours` puts together."""
-    pieces = list(parameter.chunk(count))
+    pieces = list(parameter.chunk(count))  # (3C, C) -> 3 of (C, C)
     if dialect.is_transposed(ours):
         pieces = [piece.T for piece in pieces]
         if dialect.leading_one:
-            pieces = [piece[None] for piece in pieces]
+            pieces = [piece[None] for piece in pieces]  # (in, out) -> (1, in, out)
     return pieces
 
 
@@ -206,7 +208,7 @@ def their_shape(shape: tuple[int, ...], dialect: Dialect, ours: str, count: int)
     """The shape that each of their `count` tensors has where our parameter has `shape`."""
     shape = (shape[0] // count, *shape[1:])
     if dialect.is_transposed(ours):
-        shape = shape[::-1]
+        shape = shape[::-1]  # (out, in) -> (in, out)
         if dialect.leading_one:
             shape = (1, *shape)
     return shape

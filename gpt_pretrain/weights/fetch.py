@@ -26,6 +26,7 @@ def fetch_gpt2(config: WeightsConfig, model: ModelSettings, cache: Path) -> Path
     sources = [config.source] if config.source != "auto" else list(FILES)
     folders = {source: cache / source / size.folder for source in sources}
     for source, folder in folders.items():
+        # A download gets its name once it is whole, so what has it need not be read.
         if all((folder / name).is_file() for name in FILES[source]):
             return folder
     if config.offline:

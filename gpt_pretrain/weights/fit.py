@@ -55,6 +55,7 @@ def describe(read: ModelConfig, wanted: ModelConfig) -> list[str]:
 def _resized(rows: Tensor, count: int) -> Tensor:
     if count <= len(rows):
         return rows[:count]
+    # (1, C) -> (new rows, C)
     return torch.cat([rows, rows.mean(0, keepdim=True).expand(count - len(rows), -1)])
 
 

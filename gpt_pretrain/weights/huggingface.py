@@ -14,7 +14,7 @@ from gpt_pretrain.weights.dialects import HUGGINGFACE, as_theirs
 # What transformers' GPT-2 can be set to and ours cannot: another value would load and compute something else.
 _REQUIRED = {
     "model_type": ("gpt2",),
-    "activation_function": ("gelu_new", "gelu_pytorch_tanh"),
+    "activation_function": ("gelu_new", "gelu_pytorch_tanh"),  # two names of one formula, by tanh
     "layer_norm_epsilon": (1e-5,),
     "scale_attn_weights": (True,),
     "scale_attn_by_inverse_layer_idx": (False,),
@@ -27,7 +27,7 @@ def to_huggingface(state: Mapping[str, Tensor], config: ModelConfig) -> dict[str
     tensors = {}
     for ours, (theirs,) in HUGGINGFACE.names(config).items():
         (tensor,) = as_theirs(state[ours], HUGGINGFACE, ours, 1)
-        tensors[theirs] = tensor.contiguous()
+        tensors[theirs] = tensor.contiguous()  # safetensors' library stores no transposed view
     if not config.qkv_bias:
         for index in range(config.n_layers):
             tensors[f"transformer.h.{index}.attn.c_attn.bias"] = torch.zeros(3 * config.emb_dim)
@@ -77,6 +77,7 @@ def read_huggingface_settings(theirs: Mapping[str, Any]) -> dict[str, Any]:
     said.setdefault("n_heads", 12)  # transformers' default
     if theirs.get("n_inner") not in (None, 4 * said.get("emb_dim", 768)):
         raise ArtifactError(f"config.json has n_inner={theirs['n_inner']!r}, not four times the width")
+    # Theirs are three rates, ours is one.
     drop_rate = theirs.get("resid_pdrop", 0.0)
     if not isinstance(drop_rate, int | float) or not 0 <= drop_rate < 1:
         raise ArtifactError(f"config.json has resid_pdrop={drop_rate!r}")

@@ -60,12 +60,15 @@ def _check_archive(file: Path) -> None:
             raise ArtifactError(f"{file} is damaged: a record comes twice")
         if any(record.compress_type != zipfile.ZIP_STORED for record in records):
             raise ArtifactError(f"{file} is not as torch writes it: its records are compressed")
+        # Stored as they are, records that do not overlap fit into the file.
         if sum(record.file_size for record in records) > file.stat().st_size:
             raise ArtifactError(f"{file} is damaged: its records overlap")
         pickles = [record for record in records if record.filename.endswith("data.pkl")]
         if len(pickles) != 1 or pickles[0].file_size > MAX_PICKLE:
             raise ArtifactError(f"{file} is not as torch writes it: no data.pkl, or one too large")
         for opcode, argument, _ in pickletools.genops(archive.read(pickles[0])):
+            # GLOBAL, which torch writes, has its name beside it. The others take theirs from elsewhere,
+            # where a list does not show it.
             if opcode.name in ("STACK_GLOBAL", "INST", "OBJ", "EXT1", "EXT2", "EXT4") or (
                 opcode.name == "GLOBAL" and argument not in ALLOWED
             ):
@@ -86,6 +89,7 @@ def _unwrap(file: Path, content: Any) -> tuple[dict[str, Tensor], dict[str, Any]
         isinstance(k, str) and isinstance(value, Tensor) for k, value in content.items()
     ):
         raise ArtifactError(f"{file} holds no model's parameters by name")
+    # What torch.compile puts before the names, and nanoGPT saves.
     state = {name.removeprefix("_orig_mod."): value for name, value in content.items()}
     if len(state) != len(content):
         raise ArtifactError(f"{file} has a parameter both with and without the prefix _orig_mod.")
@@ -93,6 +97,7 @@ def _unwrap(file: Path, content: Any) -> tuple[dict[str, Tensor], dict[str, Any]
 
 
 def _stored(file: Path, name: str, tensor: Tensor) -> Stored:
+    # A stride of 0 would make terabytes of a few bytes.
     n_bytes = tensor.numel() * tensor.itemsize
     if tensor.layout != torch.strided or n_bytes > tensor.untyped_storage().nbytes():
         raise ArtifactError(f"{file} is damaged: {name} is larger than the bytes it has")

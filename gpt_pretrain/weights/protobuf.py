@@ -10,12 +10,12 @@ class MalformedError(ValueError):
 def read_varint(data: bytes, at: int) -> tuple[int, int]:
     """An unsigned number of at most 64 bits, and where it ends."""
     value = 0
-    for index in range(10):
+    for index in range(10):  # octets of 7 bits each, the lowest first: ten hold 64 bits, and six more
         if at + index >= len(data):
             raise MalformedError("a number is cut short")
         octet = data[at + index]
         value |= (octet & 0x7F) << 7 * index
-        if octet < 0x80:
+        if octet < 0x80:  # without the bit that says that more follow
             if value >> 64:
                 break
             return value, at + index + 1
@@ -23,6 +23,7 @@ def read_varint(data: bytes, at: int) -> tuple[int, int]:
 
 
 def write_varint(value: int) -> bytes:
+    """A number of 0 or more, 7 bits an octet."""
     octets = bytearray()
     while value > 0x7F:
         octets.append(value & 0x7F | 0x80)
@@ -35,6 +36,7 @@ def read_fields(data: bytes) -> Iterator[tuple[int, int | bytes]]:
     at = 0
     while at < len(data):
         tag, at = read_varint(data, at)
+        # 1 and 5 are fixed numbers, 2 is bytes after their length; 3 and 4, groups, are deprecated.
         match tag & 7:
             case 0:
                 number, at = read_varint(data, at)
@@ -60,8 +62,10 @@ def number_field(field: int, value: int) -> bytes:
 
 
 def bytes_field(field: int, value: bytes) -> bytes:
+    """A field of bytes after their length: a text, or a message inside."""
     return write_varint(field << 3 | 2) + write_varint(len(value)) + value
 
 
 def fixed32_field(field: int, value: int) -> bytes:
+    """A field of four bytes, little-endian; zero is written too."""
     return write_varint(field << 3 | 5) + value.to_bytes(4, "little")

@@ -56,6 +56,7 @@ class Weights:
                 state[ours] = torch.zeros(parameter_shapes(self.config)[ours])
                 continue
             pieces = [self.tensors[name].read() for name in theirs]
+            # Exact: every float16 and bfloat16 is a float32.
             state[ours] = as_ours(pieces, self.dialect, ours).float()
             if own:
                 state[ours] = state[ours].clone(memory_format=torch.contiguous_format)
@@ -97,9 +98,11 @@ def build_model(weights: Weights, config: ModelConfig, *, own: bool = False) -> 
         model = GPTModel(config)
     state = fit(weights.parameters(own=own), config)
     if own and weights.config.tie_weights and not config.tie_weights:
+        # So far it is the embedding's own tensor, and would be trained with it.
         state["out_head.weight"] = state["out_head.weight"].clone()
     model.load_state_dict(state, assign=True)
     if config.tie_weights:
+        # To assign made two parameters of the one tensor.
         model.out_head.weight = model.tok_emb.weight
     return model
 
@@ -123,7 +126,7 @@ def _kind(file: Path) -> str | None:
             end = stream.read(8)
     except OSError as error:
         raise InputError(f"{file} cannot be read: {error.strerror}") from error
-    if start[:4] == b"PK\x03\x04":
+    if start[:4] == b"PK\x03\x04":  # a zip's first record
         return "torch"
     if looks_like_index(end):
         return "tensorflow"
@@ -159,6 +162,7 @@ def _read_shards(index: Path) -> tuple[dict[str, Stored], dict[str, Any]]:
     tensors: dict[str, Stored] = {}
     said: dict[str, Any] = {}
     for place in weight_map.values():
+        # No slash, and no dot in front: a name in this folder.
         if not isinstance(place, str) or not re.fullmatch(r"[\w-][\w.-]*", place):
             raise ArtifactError(f"{index} points outside its folder: {place!r}")
     for name in sorted(set(weight_map.values())):

@@ -44,6 +44,7 @@ def read_safetensors(file: Path) -> tuple[dict[str, Stored], dict[str, str]]:
         raise ArtifactError(f"{file} is damaged: its metadata is more than names and texts")
     entries = {name: _entry(file, name, entry) for name, entry in header.items()}
     end = 0
+    # The format allows no hole and no overlap: each tensor begins where the one before ends.
     for name, (_, _, begin, stop) in sorted(entries.items(), key=lambda item: item[1][2:]):
         if begin != end:
             kind = "shares bytes with another tensor" if begin < end else "leaves bytes before it unused"
@@ -75,7 +76,7 @@ def _read_header(file: Path) -> tuple[dict[str, Any], int]:
     """The header and where the tensors begin."""
     try:
         with file.open("rb") as stream:
-            length = int.from_bytes(stream.read(8), "little")
+            length = int.from_bytes(stream.read(8), "little")  # bytes of JSON that follow
             if length > min(MAX_HEADER, file.stat().st_size - 8):
                 raise ArtifactError(
                     f"{file} is damaged: its header claims {length} bytes, which it cannot have"
@@ -91,6 +92,7 @@ def _read_header(file: Path) -> tuple[dict[str, Any], int]:
 
 
 def without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """For json's `object_pairs_hook`: json itself keeps the last of equal names. Raises ValueError."""
     result = dict(pairs)
     if len(result) != len(pairs):
         raise ValueError("a name comes twice")
@@ -107,6 +109,7 @@ def _entry(file: Path, name: str, entry: Any) -> tuple[torch.dtype, tuple[int, .
             f"{file}: {name!r} has no type, shape and place that we know ({error!r})"
         ) from error
     numbers = [*shape, begin, end] if isinstance(shape, list) else [None]
+    # By type, since JSON's true is an int to isinstance.
     if len(numbers) > MAX_DIMENSIONS + 2 or not all(type(n) is int and 0 <= n < 1 << 48 for n in numbers):
         raise ArtifactError(f"{file} is damaged: {name!r} has no sound shape or place")
     n_bytes = math.prod(shape) * dtype.itemsize

@@ -134,6 +134,7 @@ def _same(tensors: Mapping[str, Stored], head: str, dialect: Dialect) -> bool:
     embedding, stored = tensors[dialect.top["tok_emb.weight"]], tensors[head]
     if stored.shape != embedding.shape or stored.dtype != embedding.dtype:
         return False
+    # A torch file may keep one tensor under both names; any other copy is compared number by number.
     first, second = embedding.read(), stored.read()
     return first.data_ptr() == second.data_ptr() or torch.equal(first, second)
 
@@ -160,7 +161,7 @@ def _heads(seen: Mapping[str, Any], said: Mapping[str, Any], wanted: int | None)
 def _checked(config: ModelConfig) -> ModelConfig:
     for key in ("vocab_size", "context_length", "emb_dim", "n_heads", "n_layers"):
         value = getattr(config, key)
-        if type(value) is not int or value < 1:
+        if type(value) is not int or value < 1:  # a bool is an int to isinstance
             raise ArtifactError(f"its {key} is {value}")
     if config.emb_dim % config.n_heads:
         raise ArtifactError(f"its width {config.emb_dim} cannot be split among {config.n_heads} heads")

@@ -45,6 +45,7 @@ def map_file(file: Path) -> mmap.mmap:
 
 def release(mapped: mmap.mmap, begin: int, size: int) -> None:
     """Forget the pages that lie wholly inside these bytes: they are read again if touched again."""
+    # Up to a whole page at the front, down to one at the end: the others hold neighbours' bytes.
     first = -(-begin // mmap.PAGESIZE) * mmap.PAGESIZE
     length = (begin + size) // mmap.PAGESIZE * mmap.PAGESIZE - first
     if length > 0:

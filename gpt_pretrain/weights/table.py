@@ -47,6 +47,7 @@ def write_table(entries: Iterable[tuple[bytes, bytes]], block_size: int = 4096) 
         content = block.content()
         handle = write_varint(len(table)) + write_varint(len(content))
         table += content + _trailer(content)
+        # The format takes any key from the block's last to below the next one's first.
         index.append((last, handle))
         block = _Block()
 
@@ -56,7 +57,7 @@ def write_table(entries: Iterable[tuple[bytes, bytes]], block_size: int = 4096) 
         block.add(key, value)
         last = key
     finish()
-    handles = b""
+    handles = b""  # each where its block begins and how long it is
     for contents in ([], index):  # the meta block, empty, then the index
         block = _Block()
         for key, handle in contents:
@@ -78,6 +79,7 @@ def _block(data: bytes, offset: int, size: int) -> bytes:
     if offset + size + TRAILER > len(data) - FOOTER:
         raise MalformedError("a block lies outside the file")
     content, trailer = data[offset : offset + size], data[offset + size : offset + size + TRAILER]
+    # One byte for the compression, four for the checksum of the entries and that byte.
     if trailer[0] != 0:
         raise MalformedError("a block is compressed, as TensorFlow writes none")
     if trailer[1:] != _trailer(content)[1:]:
@@ -90,12 +92,15 @@ def _trailer(content: bytes) -> bytes:
 
 
 def _entries(block: bytes) -> Iterator[tuple[bytes, bytes]]:
+    # Behind the entries: 4 bytes for each place where a key stands in full, to search from, and their count.
+    # Reading in order needs none of them.
     n_restarts = int.from_bytes(block[-4:], "little")
     end = len(block) - 4 - 4 * n_restarts
     if len(block) < 4 or end < 0:
         raise MalformedError("a block is cut short")
     at, key = 0, b""
     while at < end:
+        # How much of the key before it begins with, how much it adds to that, how long its value is.
         shared, at = read_varint(block, at)
         unshared, at = read_varint(block, at)
         length, at = read_varint(block, at)

@@ -66,6 +66,7 @@ def their_tensors(state: Mapping[str, Tensor], config: ModelConfig, dialect: Dia
         prefix = dialect.block.format(i=index)
         if dialect is BOOK:
             n = config.context_length
+            # A buffer of the book's model, which its load_state_dict asks for.
             tensors[f"{prefix}att.mask"] = torch.ones(n, n, dtype=torch.bool).triu(1)
         elif not config.qkv_bias:
             tensors[f"{prefix}{dialect.inside['att.qkv'][0]}{dialect.kinds[1]}"] = torch.zeros(
@@ -78,6 +79,7 @@ def _write_openai(
     folder: Path, state: Mapping[str, Tensor], config: ModelConfig, tokenizer: Tokenizer
 ) -> None:
     write_bundle(folder / "model.ckpt", their_tensors(state, config, OPENAI))
+    # What TensorFlow's latest_checkpoint reads.
     (folder / "checkpoint").write_text(
         'model_checkpoint_path: "model.ckpt"\nall_model_checkpoint_paths: "model.ckpt"\n',
         encoding="utf-8",
@@ -124,6 +126,7 @@ def _whole(out: Path) -> Iterator[Path]:
     try:
         yield partial
         if out.exists():
+            # It was empty when this began, and rmdir takes no other.
             out.rmdir()
         partial.rename(out)
     finally:
