@@ -13,7 +13,7 @@ PACKAGE = Path(__file__).parent.parent / "gpt_pretrain"
 ORDER = """
 errors
 terminal: text watching streams logs
-launch: rank
+launch: process
 config: fields words model weights data decoding optimizer schedule trainer programs border
 loss
 model

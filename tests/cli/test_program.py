@@ -125,7 +125,10 @@ def test_a_folder_that_holds_a_run_is_not_overwritten(typed, tmp_path):
 
 
 def test_runs_that_a_script_starts_in_the_same_second_do_not_share_a_folder(tmp_path):
-    program = f"import sys; sys.argv[1:] = {SETTINGS}; from gpt_pretrain.cli.commands import train_command; train_command()"
+    program = (
+        f"import sys; sys.argv[1:] = {SETTINGS}; "
+        "from gpt_pretrain.cli.commands import train_command; train_command()"
+    )
     paths = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
     words, environment = [sys.executable, "-c", program], {**os.environ, "PYTHONPATH": paths}
     runs = [subprocess.Popen(words, cwd=tmp_path, env=environment) for _ in range(3)]
@@ -175,7 +178,7 @@ def test_a_run_that_saved_nothing_is_not_offered_to_go_on_with(typed, tmp_path):
 
 
 def test_only_the_first_rank_says_that_a_signal_stopped_the_run(monkeypatch, capsys):
-    monkeypatch.setenv("RANK", "1")
+    monkeypatch.setattr(program, "rank", lambda: 1)
     program._report(StoppedError(15, "go on with resume=."))
     assert capsys.readouterr().err == ""
     program._report(InputError("this one"))
