@@ -27,10 +27,10 @@ def train_command(config: TrainConfig, run: Path) -> float | None:
         prepared = preflight(config, run)
         if not (prepared.plan.world_size > 1 and is_sweep()):
             accept(run, config)
-            # lightning takes seconds: bad input is refused before
-            from gpt_pretrain.training.train import train
-
             with launching(prepared.plan.world_size):
+                # lightning takes seconds: bad input is refused before
+                from gpt_pretrain.training.train import train
+
                 return train(config, prepared, run)["best_val_loss"]
     return run_alone(run)["best_val_loss"]
 

@@ -70,8 +70,8 @@ def find_process(environment: Mapping[str, str]) -> Process:
 
 @contextmanager
 def launching(world_size: int) -> Iterator[None]:
-    """While the body runs, Lightning may start this process's other ranks: they know themselves then, and what
-    lies about in the environment reaches none of them. Afterwards the environment is as it was.
+    """While the body runs, Lightning may start this process's other ranks: they know themselves then, and
+    what lies about in the environment reaches none of them. Afterwards the environment is as it was.
     """
     if process().launcher:
         yield
