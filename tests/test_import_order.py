@@ -14,7 +14,7 @@ ORDER = """
 errors
 terminal: text watching streams logs
 launch: process
-config: fields words model weights data decoding optimizer schedule trainer programs border
+config: fields habits words model weights data decoding optimizer schedule trainer programs border
 loss
 model
 tokenizer: vocab segmentation patterns protocol bpe small tokenizer_json build

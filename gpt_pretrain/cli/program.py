@@ -7,7 +7,8 @@ import functools
 import logging
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -78,7 +79,7 @@ class Program:
         os.environ["HYDRA_FULL_ERROR"] = "1"  # let errors reach us: their text is ours to write
         self.composed, self.failures = False, []
         try:
-            with user_facing(self.root, debug="debug=true" in sys.argv):
+            with _own_logging(), user_facing(self.root, debug="debug=true" in sys.argv):
                 process.cache_clear()  # of an earlier program in this Python process
                 process()
                 self._start()
@@ -138,6 +139,22 @@ def accept(run: Path, config: object) -> None:
     for handler in logging.getLogger().handlers:
         if isinstance(handler, LogFile):
             handler.begin()
+
+
+@contextmanager
+def _own_logging() -> Iterator[None]:
+    """Hydra's handlers write to this program's streams and folder: afterwards those of before are back."""
+    root = logging.getLogger()
+    before, level = list(root.handlers), root.level
+    try:
+        yield
+    finally:
+        for handler in [handler for handler in root.handlers if handler not in before]:
+            root.removeHandler(handler)
+            handler.close()
+        for handler in before:
+            root.addHandler(handler)
+        root.setLevel(level)
 
 
 def _check_sweep(arguments: list[str]) -> None:
