@@ -13,8 +13,8 @@ PACKAGE = Path(__file__).parent.parent / "gpt_pretrain"
 ORDER = """
 errors
 terminal: text watching streams logs
-launch: rank
-config: fields words model weights data decoding optimizer schedule trainer programs border
+launch: process
+config: fields habits words model weights data decoding optimizer schedule trainer programs border
 loss
 model
 tokenizer: vocab segmentation patterns protocol bpe small tokenizer_json build

@@ -7,7 +7,7 @@ from gpt_pretrain.cli.program import accept, command
 from gpt_pretrain.cli.resume import resume_arguments
 from gpt_pretrain.config import GenerateConfig, TrainConfig
 from gpt_pretrain.generation.prompts import quoted
-from gpt_pretrain.launch.rank import rank
+from gpt_pretrain.launch.process import launching, rank
 from gpt_pretrain.runs.owner import owned
 from gpt_pretrain.sweep.trial import is_sweep, run_alone
 
@@ -27,10 +27,11 @@ def train_command(config: TrainConfig, run: Path) -> float | None:
         prepared = preflight(config, run)
         if not (prepared.plan.world_size > 1 and is_sweep()):
             accept(run, config)
-            # lightning takes seconds: bad input is refused before
-            from gpt_pretrain.training.train import train
+            with launching(prepared.plan.world_size):
+                # lightning takes seconds: bad input is refused before
+                from gpt_pretrain.training.train import train
 
-            return train(config, prepared, run)["best_val_loss"]
+                return train(config, prepared, run)["best_val_loss"]
     return run_alone(run)["best_val_loss"]
 
 

@@ -7,7 +7,8 @@ import functools
 import logging
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from gpt_pretrain.config import to_config, to_plain
 from gpt_pretrain.config.border import escaped
 from gpt_pretrain.config.words import SWEEP, value_of
 from gpt_pretrain.errors import InputError, ReaderGoneError, StoppedError, UserFacingError
-from gpt_pretrain.launch.rank import rank
+from gpt_pretrain.launch.process import process, rank
 from gpt_pretrain.terminal.logs import Formatter, LogFile
 from gpt_pretrain.terminal.streams import settle_streams
 from gpt_pretrain.terminal.text import show
@@ -77,7 +78,9 @@ class Program:
         os.environ["HYDRA_FULL_ERROR"] = "1"  # let errors reach us: their text is ours to write
         self.composed, self.failures = False, []
         try:
-            with user_facing(self.root, debug="debug=true" in sys.argv):
+            with _own_logging(), user_facing(self.root, debug="debug=true" in sys.argv):
+                process.cache_clear()  # of an earlier program in this Python process
+                process()
                 self._start()
         except UserFacingError as error:
             self._fail(error)
@@ -86,6 +89,7 @@ class Program:
 
     def _start(self) -> None:
         """Hand the command line to Hydra, which calls `_task` once, or once a trial."""
+        _check_sweep(sys.argv[1:])
         register_schemas(self.config_name, self.root)
         sys.argv[1:] = self.rewrite(_sweep_first(sys.argv[1:]), config_dir()) + _follower_arguments()
         self.folders = _standing_folders(sys.argv)
@@ -133,6 +137,31 @@ def accept(run: Path, config: object) -> None:
     for handler in logging.getLogger().handlers:
         if isinstance(handler, LogFile):
             handler.begin()
+
+
+@contextmanager
+def _own_logging() -> Iterator[None]:
+    """Hydra's handlers write to this program's streams and folder: afterwards those of before are back."""
+    root = logging.getLogger()
+    before, level = list(root.handlers), root.level
+    try:
+        yield
+    finally:
+        for handler in [handler for handler in root.handlers if handler not in before]:
+            root.removeHandler(handler)
+            handler.close()
+        for handler in before:
+            root.addHandler(handler)
+        root.setLevel(level)
+
+
+def _check_sweep(arguments: list[str]) -> None:
+    wants_sweep = SWEEP & set(arguments) or value_of("hydra.mode", arguments) == "MULTIRUN"
+    if wants_sweep and process().world_size > 1:
+        raise InputError(
+            f"{process().launcher} started {process().world_size} processes, and each would start the sweep: "
+            "leave it out and set trainer.devices, which starts every trial's own"
+        )
 
 
 def _sweep_first(arguments: list[str]) -> list[str]:

@@ -15,10 +15,33 @@ from hydra.errors import (
 )
 from omegaconf.errors import OmegaConfBaseException
 
-from gpt_pretrain.cli.schemas import config_dir, options
-from gpt_pretrain.config import MEMBERS, known_keys, nearest, say_what_is_wrong, sections
+from gpt_pretrain.cli.schemas import options
+from gpt_pretrain.config import (
+    MEMBERS,
+    EvaluateConfig,
+    ExportConfig,
+    GenerateConfig,
+    InspectConfig,
+    PrepareConfig,
+    TrainConfig,
+    known_keys,
+    nearest,
+    say_what_is_wrong,
+    sections,
+)
+from gpt_pretrain.config.habits import instead
 from gpt_pretrain.errors import InfrastructureError, InputError, ReaderGoneError, UserFacingError
 from gpt_pretrain.terminal.streams import outlives_reader
+
+# Whose a setting may be that another program was given.
+PROGRAMS = {
+    "train.py": TrainConfig,
+    "generate.py": GenerateConfig,
+    "gpt_pretrain.evaluate": EvaluateConfig,
+    "gpt_pretrain.export": ExportConfig,
+    "gpt_pretrain.prepare": PrepareConfig,
+    "gpt_pretrain.inspect_data": InspectConfig,
+}
 
 
 @contextmanager
@@ -108,5 +131,11 @@ def _no_such_key(key: str, root: type) -> str:
         return f"{key} belongs to {' and '.join(owners)}: choose it, or leave {key} out"
     if key in dict(sections(root)):
         return f"{key} takes the name of an option: {key}={'|'.join(options(key, root))}"
-    groups = sorted(path.name for path in config_dir().iterdir() if path.is_dir())
-    return f"{key}: no such setting or group{nearest(key, known_keys(root) + groups)}"
+    own = known_keys(root)
+    if hint := instead(key, own):
+        return f"{key}: no such setting or group{hint}"
+    others = [other for other, its_root in PROGRAMS.items() if key in known_keys(its_root)]
+    if others:
+        return f"{key}: this program has no such setting or group: it is one of {', '.join(others)}"
+    groups = ["hydra", "experiment"] if root is TrainConfig else ["hydra"]
+    return f"{key}: no such setting or group{nearest(key, own + groups)}"

@@ -15,7 +15,7 @@ from gpt_pretrain.config import TrainConfig, sections, to_plain
 from gpt_pretrain.config.border import as_typed
 from gpt_pretrain.config.words import SWEEP, value_of, word
 from gpt_pretrain.errors import InputError
-from gpt_pretrain.launch.rank import rank
+from gpt_pretrain.launch.process import rank
 from gpt_pretrain.runs.folders import find_checkpoints, find_runs, is_run, newest_valid
 from gpt_pretrain.runs.foreign import check_folder
 from gpt_pretrain.runs.owner import owned

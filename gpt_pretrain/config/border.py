@@ -9,7 +9,8 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from gpt_pretrain.config import optimizer, schedule
-from gpt_pretrain.config.fields import check_ranges, nearest
+from gpt_pretrain.config.fields import check_ranges, nearest, null_means
+from gpt_pretrain.config.habits import instead
 from gpt_pretrain.config.optimizer import OptimizerConfig
 from gpt_pretrain.config.schedule import ScheduleConfig
 from gpt_pretrain.config.words import literal
@@ -79,10 +80,20 @@ def say_what_is_wrong(error: OmegaConfBaseException, root: type) -> str:
     key = getattr(error, "full_key", None) or ""
     message = (error.msg or str(error)).splitlines()[0]
     if " not in " in message or "not a valid" in message or "is not in struct" in message:
-        return f"{key}: no such setting{nearest(key, known_keys(root))}"
+        known = known_keys(root)
+        return f"{key}: no such setting{instead(key, known) or nearest(key, known)}"
     if "Missing mandatory value" in message:
         return f"{key} has no value: set {key}=..."
-    return f"{key}: {message}"
+    if "is not Optional" in message:
+        return f"{key}=null has no meaning: give it a value, or leave it out"
+    return f"{key}: {message}{_what_null_means(key, root)}"
+
+
+def _what_null_means(key: str, root: type) -> str:
+    section, _, name = key.rpartition(".")
+    cls = dict(sections(root)).get(section) if section else root
+    entries = {entry.name: entry for entry in dataclasses.fields(cls)} if cls else {}
+    return null_means(key, entries[name].metadata) if name in entries else ""
 
 
 def known_keys(root: type) -> list[str]:

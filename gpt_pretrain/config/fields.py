@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from collections.abc import Mapping
 from dataclasses import field
 from difflib import get_close_matches
 from typing import Any
@@ -14,9 +15,21 @@ def one_of(*choices: str, default: str | None = None) -> Any:
     return field(default=default or choices[0], metadata={"one_of": choices})
 
 
-def number(default: float | None = dataclasses.MISSING, **bounds: float) -> Any:  # type: ignore[assignment]
-    """A number with bounds: `at_least`, `at_most`, `above`, `below`. None, where allowed, is not checked."""
-    return field(default=default, metadata=bounds)
+def number(
+    default: float | None = dataclasses.MISSING,  # type: ignore[assignment]
+    null: str | None = None,
+    **bounds: float,
+) -> Any:
+    """A number with bounds: `at_least`, `at_most`, `above`, `below`. None, where allowed, is not checked.
+
+    `null` says what None means, to who tries other programs' words for it: auto, -1, 0.
+    """
+    return field(default=default, metadata={**bounds, **({"null": null} if null else {})})
+
+
+def null_means(key: str, metadata: Mapping[str, Any]) -> str:
+    """`; key=null means ...`, where the setting says so."""
+    return f"; {key}=null means {metadata['null']}" if "null" in metadata else ""
 
 
 LARGEST = 2**63  # what torch and numpy count with ends here
@@ -51,7 +64,9 @@ def check_ranges(config: Any, prefix: str) -> None:
             _BOUNDS[name][0](value, bound) for name, bound in bounds.items()
         ):
             wanted = " and ".join(f"{_BOUNDS[name][1]} {bound:g}" for name, bound in bounds.items())
-            raise InputError(f"{key}={value} is out of range: it must be {wanted}")
+            raise InputError(
+                f"{key}={value} is out of range: it must be {wanted}{null_means(key, entry.metadata)}"
+            )
 
 
 def nearest(word: str, known: list[str]) -> str:

@@ -30,8 +30,9 @@ def word(key: str, value: str) -> str:
 
 def typed(key: str, value: str) -> str:
     """`key=value` as one types it in a shell."""
-    is_plain = _PLAIN.fullmatch(value) and value.lower() not in ("null", "true", "false", "nan", "inf")
-    return f"{key}={value}" if is_plain else shlex.quote(word(key, value))
+    plain = f"{key}={value}"  # unless Hydra reads something else in it: 1e5, null
+    is_plain = _PLAIN.fullmatch(value) and value_of(key, [plain]) == value
+    return plain if is_plain else shlex.quote(word(key, value))
 
 
 def value_of(key: str, arguments: list[str]) -> str | None:

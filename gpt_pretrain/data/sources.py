@@ -75,8 +75,15 @@ def cache_dir(config: DataConfig | None = None) -> Path:
     """What all runs share: downloads and token caches."""
     if config is not None and config.cache_dir:
         return Path(config.cache_dir)
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(os.environ.get("GPT_PRETRAIN_CACHE") or Path(base) / "gpt_pretrain")
+    if own := os.environ.get("GPT_PRETRAIN_CACHE"):
+        return Path(own)
+    try:
+        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "gpt_pretrain"
+    except RuntimeError as error:  # a container's user without a name
+        raise InputError(
+            "this user has no home folder to keep tokens in: set data.cache_dir=<folder>, "
+            "or GPT_PRETRAIN_CACHE in the environment"
+        ) from error
 
 
 class PythonReference:

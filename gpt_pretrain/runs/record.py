@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from gpt_pretrain.config import TrainConfig, to_config, to_plain
+from gpt_pretrain.config.words import typed
 from gpt_pretrain.errors import ArtifactError, InputError
 from gpt_pretrain.runs.foreign import read_yaml
 
@@ -24,7 +25,7 @@ def read_record(checkpoint: Path) -> TrainConfig:
     except InputError as error:
         raise ArtifactError(
             f"{file} does not hold the settings of a run: {error}\nbegin a new one from its weights: "
-            f"weights=checkpoint weights.path={checkpoint}"
+            f"weights=checkpoint {typed('weights.path', str(checkpoint))}"
         ) from error
 
 

@@ -16,17 +16,7 @@ from hydra.types import RunMode
 
 from gpt_pretrain.config.words import word
 from gpt_pretrain.errors import UserFacingError
-
-_LAUNCHER_VARIABLES = (
-    "LOCAL_RANK",
-    "RANK",
-    "WORLD_SIZE",
-    "NODE_RANK",
-    "GROUP_RANK",
-    "MASTER_",
-    "PL_",
-    "LIGHTNING_",
-)
+from gpt_pretrain.launch.process import without_launcher
 
 
 def is_sweep() -> bool:
@@ -37,8 +27,7 @@ def run_alone(run: Path) -> dict[str, Any]:
     """Run this trial's settings as a program of its own in the folder `run`; returns its summary."""
     command = [sys.executable, sys.argv[0], *HydraConfig.get().overrides.task]
     command += [word("hydra.run.dir", str(run)), "hydra.mode=RUN"]
-    clean = {key: value for key, value in os.environ.items() if not key.startswith(_LAUNCHER_VARIABLES)}
-    code = subprocess.run(command, env=clean).returncode
+    code = subprocess.run(command, env=without_launcher(os.environ)).returncode
     if code:
         error = UserFacingError(f"the trial in {run} failed with exit code {code}")
         error.exit_code = code

@@ -1,10 +1,10 @@
 """What a run trains on: accelerator, devices, precision. Imports torch only when asked."""
 
-import os
 from dataclasses import dataclass
 
 from gpt_pretrain.config import TrainerConfig
 from gpt_pretrain.errors import InputError
+from gpt_pretrain.launch.process import TORCHRUN, process
 
 
 @dataclass(kw_only=True, slots=True, frozen=True)
@@ -20,7 +20,7 @@ class Machine:
 
 
 def find_machine(trainer: TrainerConfig) -> Machine:
-    """What the settings come to here; torchrun's word goes before theirs. Raises InputError."""
+    """What the settings come to here; what torchrun started, they may not contradict. Raises InputError."""
     import torch
 
     n_gpus = torch.cuda.device_count()
@@ -33,14 +33,35 @@ def find_machine(trainer: TrainerConfig) -> Machine:
         raise InputError(
             "trainer.precision=16-mixed needs a GPU: set trainer.precision=bf16-mixed or 32-true"
         )
-    devices, num_nodes = trainer.devices or (n_gpus if accelerator == "gpu" else 1), trainer.num_nodes
-    if "TORCHELASTIC_RUN_ID" in os.environ:
-        devices = int(os.environ["LOCAL_WORLD_SIZE"])
-        num_nodes = int(os.environ["WORLD_SIZE"]) // devices
-    elif accelerator == "gpu" and devices > n_gpus:
-        raise InputError(f"trainer.devices={devices}: this machine has {n_gpus} GPUs")
+    devices = trainer.devices or (n_gpus if accelerator == "gpu" else 1)
+    if process().launcher == TORCHRUN:
+        devices = _devices_of_torchrun(trainer)
+    elif trainer.num_nodes > 1:  # it would wait for the others for half an hour
+        raise InputError(
+            f"trainer.num_nodes={trainer.num_nodes}: this process was started alone: start one a machine "
+            f"with torchrun --nnodes={trainer.num_nodes} --nproc-per-node=<devices> train.py ..."
+        )
+    if accelerator == "gpu" and devices > n_gpus:
+        given = "torchrun --nproc-per-node" if process().launcher == TORCHRUN else "trainer.devices"
+        raise InputError(f"{given}={devices}: this machine has {n_gpus} GPUs")
     precision = precision_for(trainer.precision, accelerator)
-    return Machine(accelerator=accelerator, devices=devices, num_nodes=num_nodes, precision=precision)
+    return Machine(
+        accelerator=accelerator, devices=devices, num_nodes=process().num_nodes, precision=precision
+    )
+
+
+def _devices_of_torchrun(trainer: TrainerConfig) -> int:
+    started = process()
+    for name, given, launched, option in (
+        ("devices", trainer.devices or started.local_world_size, started.local_world_size, "nproc-per-node"),
+        ("num_nodes", trainer.num_nodes, started.num_nodes, "nnodes"),
+    ):
+        if given != launched and (name, given) != ("num_nodes", 1):  # 1 is the default
+            raise InputError(
+                f"trainer.{name}={given}, but torchrun started --{option}={launched}: "
+                f"set trainer.{name}={launched}, or start with torchrun --{option}={given}"
+            )
+    return started.local_world_size
 
 
 def precision_for(wanted: str, accelerator: str) -> str:

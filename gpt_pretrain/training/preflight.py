@@ -168,7 +168,7 @@ def _training_state(checkpoint: Path) -> Iterator[None]:
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ArtifactError(
             f"{checkpoint} lacks what a run needs to go on ({error!r}): "
-            f"begin a new one from its weights, weights=checkpoint weights.path={checkpoint}"
+            f"begin a new one from its weights: weights=checkpoint {typed('weights.path', str(checkpoint))}"
         ) from error
 
 

@@ -8,9 +8,11 @@ from pathlib import Path
 
 import lightning as L
 import torch
+from lightning.pytorch.plugins.environments import LightningEnvironment, TorchElasticEnvironment
 from lightning.pytorch.strategies import DDPStrategy
 
 from gpt_pretrain.config import TrainConfig, to_plain
+from gpt_pretrain.launch.process import TORCHRUN, process
 from gpt_pretrain.model import GPTModel
 from gpt_pretrain.terminal.watching import watching, watching_threads
 from gpt_pretrain.training.callbacks.checkpoints import Checkpoints, DirectoryCheckpointIO
@@ -68,7 +70,10 @@ def train(config: TrainConfig, prepared: Prepared, run: Path) -> Summary:
         use_distributed_sampler=False,  # batches know their rank
         logger=build_loggers(config.logger, run, first_step),
         callbacks=[stop, metrics, samples, bar, checkpoints],  # in this order: see their docstrings
-        plugins=[DirectoryCheckpointIO(prepared.model, prepared.tokenizer, to_plain(config))],
+        plugins=[
+            DirectoryCheckpointIO(prepared.model, prepared.tokenizer, to_plain(config)),
+            _environment(),
+        ],
         enable_checkpointing=False,  # ours
         enable_progress_bar=False,  # ours
         enable_model_summary=False,
@@ -82,6 +87,11 @@ def train(config: TrainConfig, prepared: Prepared, run: Path) -> Summary:
     with ending, watching_threads():
         trainer.fit(module, data, ckpt_path=prepared.resume_from)
     return ending.summary
+
+
+def _environment() -> LightningEnvironment | TorchElasticEnvironment:
+    """Said outright: left to itself, Lightning takes the shell of a SLURM allocation for a task of srun."""
+    return TorchElasticEnvironment() if process().launcher == TORCHRUN else LightningEnvironment()
 
 
 def _build_module(config: TrainConfig, prepared: Prepared) -> GPTModule:

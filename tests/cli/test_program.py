@@ -196,7 +196,7 @@ def test_a_run_that_saved_nothing_is_not_offered_to_go_on_with(typed, tmp_path):
 
 
 def test_only_the_first_rank_says_that_a_signal_stopped_the_run(monkeypatch, capsys):
-    monkeypatch.setenv("RANK", "1")
+    monkeypatch.setattr(program, "rank", lambda: 1)
     program._report(StoppedError(15, "go on with resume=."))
     assert capsys.readouterr().err == ""
     program._report(InputError("this one"))

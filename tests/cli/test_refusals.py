@@ -1,0 +1,121 @@
+"""What is said to who types another program's words, or what this program does not take."""
+
+import logging
+import os
+import pwd
+import sys
+
+import pytest
+
+from gpt_pretrain.cli import commands
+from gpt_pretrain.cli.compose import compose
+from gpt_pretrain.config import TrainConfig
+from gpt_pretrain.config.habits import HABITS
+from gpt_pretrain.data import sources
+from gpt_pretrain.errors import InputError
+from tests.conftest import QUICK
+
+
+@pytest.mark.parametrize("name", HABITS)
+def test_a_name_typed_out_of_habit_gets_the_setting_that_does_it_here(name):
+    for prefix in ("", "trainer.", "+", "+trainer."):
+        if f"{prefix.lstrip('+')}{name}" == "trainer.compile":
+            continue  # ours too
+        with pytest.raises(InputError) as refusal:
+            compose("train", TrainConfig, [f"{prefix}{name}=1"])
+        assert f"{HABITS[name]} does it here" in str(refusal.value)
+
+
+@pytest.mark.parametrize("setting", dict.fromkeys(HABITS.values()))
+def test_what_is_named_instead_is_a_setting(setting):
+    compose("train", TrainConfig, [setting])
+
+
+@pytest.mark.parametrize(
+    ("name", "argument", "said"),
+    [
+        ("generate", "tokenizer=bytes", "this program has no such setting or group: it is one of train.py"),
+        ("generate", "optimizer=adamw", "it is one of train.py"),
+        ("generate", "trainer.devices=2", "it is one of train.py"),
+        ("evaluate", "tokenizer=gpt2", "it is one of train.py"),
+        ("train", "prompt=Every", "it is one of generate.py"),
+        ("train", "split=val", "it is one of gpt_pretrain.evaluate"),
+        ("generate", "learning_rate=1", "no such setting or group"),
+        ("generate", "prompt=null", "prompt=null has no meaning: give it a value"),
+        ("generate", "num_samples=null", "num_samples=null has no meaning"),
+        ("train", "seed=null", "seed=null has no meaning"),
+        ("train", "trainer.log_every=null", "trainer.log_every=null has no meaning"),
+        ("train", "trainer.devices=auto", "trainer.devices=null means every GPU, or one CPU process"),
+        ("train", "trainer.devices=-1", "trainer.devices=null means every GPU, or one CPU process"),
+        ("train", "trainer.devices=[0,1]", "trainer.devices=null means every GPU, or one CPU process"),
+        ("train", "trainer.max_steps=-1", "trainer.max_steps=null means no such limit"),
+        ("train", "trainer.grad_clip=0", "trainer.grad_clip=null means no clipping"),
+        ("train", "trainer.eval_every=never", "trainer.eval_every=null means ten times a run"),
+        ("train", "trainer.checkpoint_every=0", "means only the best and the last"),
+    ],
+)
+def test_a_refusal_speaks_of_this_program(typed, tmp_path, name, argument, said):
+    code, error = typed(name, argument)
+    assert (code, said in error, len(error.strip().splitlines()) <= 3) == (2, True, True), error
+    assert "Optional" not in error
+    assert "did you mean tokenizer" not in error
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("sweep", ["-m", "--multirun"])
+@pytest.mark.parametrize("shown", [("--cfg", "job"), ("-c", "all"), ("--info", "all")])
+def test_a_sweep_that_is_to_show_its_settings_is_refused_in_a_line(typed, tmp_path, sweep, shown):
+    for arguments in ([sweep, *shown], [*shown, sweep]):
+        code, error = typed("train", *arguments)
+        assert (code, len(error.strip().splitlines())) == (2, 1), error
+        assert not list(tmp_path.iterdir())
+
+
+@pytest.fixture
+def homeless(monkeypatch):
+    def nobody(*_):
+        raise KeyError("getpwuid(): uid not found")
+
+    for name in ("HOME", "XDG_CACHE_HOME", "GPT_PRETRAIN_CACHE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(pwd, "getpwuid", nobody)
+
+
+def test_a_user_without_a_home_is_asked_for_a_folder(typed, tmp_path, homeless):
+    code, error = typed("train", *QUICK)
+    assert (code, "set data.cache_dir=<folder>" in error) == (2, True), error
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("name", ["GPT_PRETRAIN_CACHE", "XDG_CACHE_HOME"])
+def test_a_user_without_a_home_who_names_the_cache_needs_none(tmp_path, monkeypatch, homeless, name):
+    monkeypatch.setenv(name, str(tmp_path))
+    assert sources.cache_dir().is_relative_to(tmp_path)
+
+
+@pytest.mark.parametrize("arguments", [["seed=-1"], ["nosuch=1"], ["-m", "seed=-1,-2"]])
+def test_a_program_gives_back_the_logging_that_stood_before(typed, monkeypatch, capsys, arguments):
+    root = logging.getLogger()
+    mine = logging.StreamHandler(open(os.devnull, "w"))  # noqa: SIM115 - closed below
+    monkeypatch.setattr(root, "handlers", [mine])
+    root.setLevel(logging.ERROR)
+    monkeypatch.setattr(sys, "stderr", open(os.devnull, "w"))  # noqa: SIM115 - closed below
+    monkeypatch.setattr(sys, "argv", ["train.py", *QUICK, *arguments])
+    with pytest.raises(SystemExit):
+        commands.train_command()
+    sys.stderr.close()
+    monkeypatch.undo()
+    logging.getLogger("other").error("after the run")
+    assert "closed file" not in capsys.readouterr().err
+    assert mine.stream.closed is False
+    mine.stream.close()
+
+
+@pytest.mark.trains
+def test_what_is_logged_after_a_run_does_not_reach_its_log(typed, tmp_path):
+    before = list(logging.getLogger().handlers)
+    code, error = typed("train", *QUICK, "trainer.max_steps=1", "hydra.run.dir=run")
+    assert code == 0, error
+    assert logging.getLogger().handlers == before
+    logging.getLogger("another").error("of another program")
+    assert "of another program" not in (tmp_path / "run" / "train.log").read_text()

@@ -1,0 +1,251 @@
+"""What launched this process: a launcher's variables are obeyed where they are whole, else refused."""
+
+import itertools
+import os
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from gpt_pretrain.config import TrainerConfig
+from gpt_pretrain.errors import InputError
+from gpt_pretrain.launch import process as launch
+from gpt_pretrain.launch.process import Process, find_process, launching, without_launcher
+from gpt_pretrain.training import machine
+from tests.conftest import QUICK, ROOT
+
+ADDRESS = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29500"}
+TORCHRUN = {
+    "TORCHELASTIC_RUN_ID": "none",
+    **{"RANK": "5", "LOCAL_RANK": "1", "WORLD_SIZE": "8", "LOCAL_WORLD_SIZE": "4", "GROUP_RANK": "1"},
+    **ADDRESS,
+}
+OURS = {
+    "GPT_PRETRAIN_STARTED_ITS_RANKS": "1",
+    **{"LOCAL_RANK": "1", "NODE_RANK": "0", "WORLD_SIZE": "2"},
+    **ADDRESS,
+}
+SALLOC = {
+    **{"SLURM_JOB_ID": "7", "SLURM_JOB_NAME": "interactive", "SLURM_NTASKS": "4"},
+    **{"SLURM_NTASKS_PER_NODE": "2", "SLURM_NNODES": "2"},
+}
+SRUN = {**SALLOC, "SLURM_STEP_ID": "0", "SLURM_PROCID": "0"}
+
+
+def test_torchrun_says_which_of_its_processes_this_one_is():
+    assert find_process(TORCHRUN) == Process(
+        rank=5, local_rank=1, world_size=8, local_world_size=4, num_nodes=2, launcher="torchrun"
+    )
+
+
+def test_a_process_that_this_program_started_knows_itself():
+    assert find_process(OURS) == Process(
+        rank=1, local_rank=1, world_size=2, local_world_size=2, num_nodes=1, launcher="this program"
+    )
+
+
+@pytest.mark.parametrize(
+    "environment",
+    [
+        {},
+        SALLOC,
+        {**SALLOC, "SLURM_PROCID": "0", "SLURM_LOCALID": "0"},  # a batch script's
+        {**SRUN, "SLURM_STEP_NUM_TASKS": "1"},
+        {**SRUN, "SLURM_NTASKS": "1"},
+        {"OMPI_COMM_WORLD_SIZE": "1", "OMPI_COMM_WORLD_RANK": "0"},
+        ADDRESS,
+        {"RANK": "", "LOCAL_RANK": "", "WORLD_SIZE": ""},
+    ],
+)
+def test_one_process_of_one_task_is_a_plain_one(environment):
+    assert find_process(environment) == Process()
+
+
+REFUSED = [
+    {"RANK": "1"},
+    {"RANK": "0"},
+    {"LOCAL_RANK": "1"},
+    {"LOCAL_RANK": "0"},
+    {"WORLD_SIZE": "2"},
+    {"WORLD_SIZE": "1"},
+    {"LOCAL_WORLD_SIZE": "2"},
+    {"NODE_RANK": "1"},
+    {"GROUP_RANK": "1"},
+    {"RANK": "0", "WORLD_SIZE": "2", **ADDRESS},
+    {"RANK": "one"},
+    {"TORCHELASTIC_RUN_ID": "none"},
+    {"GPT_PRETRAIN_STARTED_ITS_RANKS": "1"},
+    {**TORCHRUN, "RANK": "one"},
+    {**TORCHRUN, "RANK": "-1"},
+    {**TORCHRUN, "RANK": "٣"},
+    {**TORCHRUN, "WORLD_SIZE": "9" * 5000},
+    {**TORCHRUN, "RANK": "8"},
+    {**TORCHRUN, "RANK": "4"},
+    {**TORCHRUN, "LOCAL_RANK": "4"},
+    {**TORCHRUN, "WORLD_SIZE": "7"},
+    {**TORCHRUN, "LOCAL_WORLD_SIZE": "0"},
+    {**TORCHRUN, "GROUP_RANK": "0"},
+    {**TORCHRUN, "MASTER_PORT": "0"},
+    {**TORCHRUN, "MASTER_PORT": "65536"},
+    {**OURS, "LOCAL_RANK": "2"},
+    {**OURS, "NODE_RANK": "1"},
+    {**OURS, "WORLD_SIZE": "0"},
+    SRUN,
+    {**SRUN, "SLURM_NTASKS": "1", "SLURM_PROCID": "1"},
+    {**SRUN, "SLURM_STEP_NUM_TASKS": "2"},
+    {**SRUN, "SLURM_NTASKS": "two"},
+    {**SALLOC, "SLURM_PROCID": "1"},
+    {"OMPI_COMM_WORLD_SIZE": "2", "OMPI_COMM_WORLD_RANK": "0"},
+    {"PMI_SIZE": "2", "PMI_RANK": "1"},
+    {"JSM_NAMESPACE_RANK": "1"},
+]
+
+
+@pytest.mark.parametrize("environment", REFUSED)
+def test_a_part_of_a_launch_is_refused_in_three_lines_that_name_what_is_set(environment):
+    with pytest.raises(InputError) as refusal:
+        find_process(environment)
+    said = str(refusal.value)
+    assert len(said.splitlines()) <= 3
+    assert len(said) < 700
+    assert any(key in said for key in environment)
+    assert "unset" in said
+    assert "torchrun --nproc-per-node" in said
+
+
+@pytest.mark.parametrize("whole", [TORCHRUN, OURS])
+def test_every_combination_of_a_launchers_variables_is_whole_or_nothing_or_refused(whole):
+    seen: Counter[str] = Counter()
+    for n in range(len(whole) + 1):
+        for keys in itertools.combinations(whole, n):
+            try:
+                found = find_process({key: whole[key] for key in keys})
+            except InputError:
+                seen["refused"] += 1
+            else:
+                seen[found.launcher or "plain"] += 1
+                assert found.launcher is not None or set(keys) <= set(ADDRESS)
+                assert found.launcher is None or set(whole) - set(keys) <= {"GROUP_RANK"}
+    assert seen["plain"] == 4  # nothing, or an address alone
+    assert sum(seen.values()) == 2 ** len(whole)
+
+
+@pytest.fixture
+def environment(monkeypatch):
+    """Set a launcher's variables, and nothing of another one's."""
+
+    def set_(variables: dict[str, str]) -> None:
+        for key in os.environ.keys() - without_launcher(os.environ).keys():
+            monkeypatch.delenv(key)
+        for key, value in variables.items():
+            monkeypatch.setenv(key, value)
+        launch.process.cache_clear()
+
+    yield set_
+    launch.process.cache_clear()
+
+
+def test_a_run_that_starts_its_ranks_marks_them_and_leaves_the_environment_as_it_was(environment):
+    environment({**ADDRESS, "NODE_RANK": "", "STANDALONE_PORT": "abc"})
+    before = dict(os.environ)
+    with launching(2):
+        assert "MASTER_ADDR" not in os.environ  # another job's: Lightning would wait for it
+        assert "STANDALONE_PORT" not in os.environ
+        os.environ |= {"LOCAL_RANK": "1", "NODE_RANK": "0", "WORLD_SIZE": "2", **ADDRESS}  # as Lightning does
+        assert find_process(os.environ).rank == 1
+    assert dict(os.environ) == before
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"devices": 2}, "trainer.devices=2, but torchrun started --nproc-per-node=4"),
+        ({"devices": 1}, "trainer.devices=1, but torchrun started --nproc-per-node=4"),
+        ({"num_nodes": 3}, "trainer.num_nodes=3, but torchrun started --nnodes=2"),
+    ],
+)
+def test_settings_that_contradict_torchrun_are_refused_by_name(environment, settings, said):
+    environment(TORCHRUN)
+    with pytest.raises(InputError, match=said):
+        machine.find_machine(TrainerConfig(accelerator="cpu", **settings))
+
+
+def test_settings_that_agree_with_torchrun_or_say_nothing_are_taken(environment):
+    environment(TORCHRUN)
+    for settings in ({}, {"devices": 4}, {"num_nodes": 2}, {"devices": 4, "num_nodes": 2}):
+        found = machine.find_machine(TrainerConfig(accelerator="cpu", **settings))
+        assert (found.devices, found.num_nodes) == (4, 2)
+
+
+def test_several_machines_without_torchrun_are_refused_instead_of_waited_for(environment):
+    environment({})
+    with pytest.raises(InputError, match=r"trainer.num_nodes=2: .* torchrun --nnodes=2"):
+        machine.find_machine(TrainerConfig(accelerator="cpu", num_nodes=2))
+
+
+@pytest.mark.parametrize("sweep", ["-m", "--multirun", "hydra.mode=MULTIRUN"])
+def test_a_sweep_under_torchrun_is_refused(environment, typed, tmp_path, sweep):
+    environment(TORCHRUN)
+    code, said = typed("train", sweep, *QUICK, "seed=1,2")
+    assert (code, "torchrun started 8 processes, and each would start the sweep" in said) == (2, True), said
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("name", ["train", "generate", "evaluate", "prepare"])
+@pytest.mark.parametrize("left", [{"RANK": "1"}, {"LOCAL_RANK": "1"}, {"WORLD_SIZE": "2"}, SRUN])
+def test_no_program_runs_as_a_rank_that_nobody_started(environment, typed, tmp_path, name, left):
+    environment(left)
+    code, said = typed(name, "hydra.run.dir=x")
+    assert (code, len(said.strip().splitlines()) <= 3, "unset" in said) == (2, True, True), said
+    assert not list(tmp_path.iterdir())
+
+
+def start(folder: Path, variables: dict[str, str], *arguments: str) -> subprocess.CompletedProcess[str]:
+    settings = [*QUICK, "trainer.max_steps=2", "trainer.eval_batches=2", "hydra.run.dir=x", *arguments]
+    return subprocess.run(
+        [sys.executable, str(ROOT / "train.py"), *settings],
+        cwd=folder,
+        env={**without_launcher(os.environ), "PYTHONPATH": str(ROOT), **variables},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.trains
+@pytest.mark.parametrize(
+    ("variables", "arguments"),
+    [
+        (SALLOC, []),
+        (SALLOC, ["trainer.devices=2"]),
+        ({**SRUN, "SLURM_STEP_NUM_TASKS": "1"}, []),
+        ({"MASTER_ADDR": "node17.invalid", "MASTER_PORT": "abc"}, ["trainer.devices=2"]),
+        ({"LOCAL_RANK": "", "NODE_RANK": ""}, []),
+    ],
+)
+def test_one_process_in_an_allocation_trains_plainly(tmp_path, variables, arguments):
+    done = start(tmp_path, variables, *arguments)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "x" / "summary.json").is_file()
+    assert {path.name for path in tmp_path.iterdir()} == {"x"}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "variables",
+    [
+        {"RANK": "1"},
+        {"LOCAL_RANK": "1"},
+        {"WORLD_SIZE": "2", **ADDRESS},
+        SRUN,
+        {"TORCHELASTIC_RUN_ID": "none"},
+    ],
+)
+def test_a_part_of_a_launch_is_never_silent_and_never_hangs(tmp_path, variables):
+    done = start(tmp_path, variables)
+    assert (done.returncode, "Traceback" in done.stderr) == (2, False), done.stderr
+    assert len(done.stderr.strip().splitlines()) <= 3
+    assert not list(tmp_path.iterdir())
