@@ -47,6 +47,12 @@ def _sources(corpus: "Corpus", tokenizer: "Tokenizer") -> Iterator[str]:
     for part in corpus.parts:
         n_tokens = len(part.train) + len(part.val)
         yield f"source     {part.name}, content {part.fingerprint}"
+        for remark in part.remarks():
+            yield f"           {remark}"
+        if part.listing.passed_over or len(part.files) > 1:
+            yield from (f"           taken       {file}" for file in part.files)
+            passed_over = part.listing.passed_over.items()
+            yield from (f"           passed over {file}: {reason}" for file, reason in passed_over)
         if part.documents is None:
             yield f"           {n_tokens:,} tokens, read in place"
         else:

@@ -28,6 +28,8 @@ def prepare(config: PrepareConfig, run: Path) -> None:
         what = "tokenized" if part.built else "was tokenized already, checksums hold"
         show(f"{part.name}: {what}: {part.n_characters:,} characters, {n_tokens:,} tokens")
         show(f"  in {part.folder}")
+    for remark in corpus.remarks():
+        show(remark)
     n_bytes = sum(part.n_bytes for part in corpus.parts if part.built)
     rate = f", {n_bytes / 1e6 / seconds:.1f} MB/s" if n_bytes else ""
     show(f"{len(corpus.train):,} training and {len(corpus.val):,} validation tokens, {seconds:.1f} s{rate}")

@@ -23,8 +23,8 @@ weights: protobuf crc32c stored table fit gpt2_sizes dialects pickled safetensor
     bundle read write fetch
 decoding: filters penalties key_values layout scoring choose continuation sequences beam contrastive loop
     text
-data: notes fingerprints files gutenberg sources reading_bar tokens shards workers splits token_cache
-    token_files windows corpus order
+data: notes fingerprints kinds listing files gutenberg sources reading_bar tokens shards workers splits
+    token_cache token_files windows corpus order
 runs: foreign folders owner record checkpoint pretrained
 training: schedule optim plan metrics_csv plots loggers first_sample machine preflight datamodule module
     callbacks callbacks.rhythm callbacks.stop callbacks.metrics callbacks.samples callbacks.progress_bar

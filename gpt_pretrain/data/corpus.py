@@ -1,6 +1,6 @@
 """Everything a run trains and validates on, as token ids."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
 from pathlib import Path
@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from gpt_pretrain.config import DataConfig, TokenizerConfig
-from gpt_pretrain.data.files import find_files
+from gpt_pretrain.data.listing import Listing, find_files
 from gpt_pretrain.data.notes import combined
 from gpt_pretrain.data.sources import Source, TextFiles, alphabet_of, build_source, cache_dir
 from gpt_pretrain.data.token_cache import open_or_build
@@ -30,13 +30,22 @@ class Part:
     train: Tokens
     val: Tokens
     fingerprint: str  # of its content
-    files: list[Path]
+    listing: Listing  # its files, and what was passed over beside them
     n_characters: int = 0  # 0: not known, of token files
     n_bytes: int = 0
     val_bytes: int | None = None  # None: to be counted from the tokens
     documents: dict[str, np.ndarray] | None = None  # stream to where its documents begin; None: not known
     folder: Path | None = None  # in the cache
     built: bool = False
+
+    @property
+    def files(self) -> list[Path]:
+        return self.listing.files
+
+    def remarks(self) -> Iterator[str]:
+        """What is to be said of it that its user may not expect."""
+        if summary := self.listing.summary():
+            yield f"{self.name}: {summary}"
 
 
 @dataclass(kw_only=True, slots=True)
@@ -47,6 +56,10 @@ class Corpus:
     train: Tokens  # of all parts, one after another; no window lies across two
     val: Tokens
     val_bytes_per_token: float  # UTF-8 bytes
+
+    def remarks(self) -> list[str]:
+        """One line for each thing that the user of the data may not expect."""
+        return [line for part in self.parts for line in part.remarks()]
 
     @property
     def n_characters(self) -> int:
@@ -104,8 +117,8 @@ def tokenizer_for(config: DataConfig, settings: TokenizerConfig) -> Tokenizer:
         return build_tokenizer(settings)
     cache = cache_dir(config)
     if settings.path:
-        files = find_files(settings.path, None, key="tokenizer.path")
-        sources: list[Source] = [TextFiles(settings.path, files, config, cache)]
+        listing = find_files(settings.path, None, key="tokenizer.path")
+        sources: list[Source] = [TextFiles(settings.path, listing, config, cache)]
     else:
         paths = [*_weights(config), *[config.val_path] * bool(config.val_path)]
         for path in paths:
@@ -181,7 +194,7 @@ def _weights(config: DataConfig) -> dict[str | None, float]:
 
 def _holds_tokens(config: DataConfig, path: str | None) -> bool:
     if config.source == "mixture":
-        return str(path).endswith(".bin")
+        return str(path).lower().endswith(".bin")
     return config.source == "token_files"
 
 
@@ -201,7 +214,7 @@ def _load_part(
         train=cached.tokens("train"),
         val=Tokens([]),
         fingerprint=cached.index["content"],
-        files=source.files,
+        listing=source.listing,
         n_characters=cached.total("characters"),
         n_bytes=cached.total("bytes"),
         documents={stream: cached.documents(stream) for stream in cached.index["streams"]},
@@ -220,10 +233,10 @@ def _token_part(
 ) -> Part:
     if split not in ("none", "tokens"):
         raise InputError(f"data.split={split} needs text, {path} holds tokens: set data.split=tokens")
-    files = find_files(path, config.pattern, suffixes=(".bin",))
-    tokens, digest = read_token_files(files, cache, vocab_size=tokenizer.vocab_size)
+    listing = find_files(path, config.pattern, suffixes=(".bin",))
+    tokens, digest = read_token_files(listing.files, cache, vocab_size=tokenizer.vocab_size)
     train, val = _cut_by_tokens(tokens, config.val_fraction) if split == "tokens" else (tokens, Tokens([]))
-    return Part(name=path, weight=weight, train=train, val=val, fingerprint=combined(digest), files=files)
+    return Part(name=path, weight=weight, train=train, val=val, fingerprint=combined(digest), listing=listing)
 
 
 def _cut_by_tokens(tokens: Tokens, val_fraction: float) -> tuple[Tokens, Tokens]:

@@ -1,84 +1,45 @@
-"""Documents in files: .txt .md .jsonl .jsonl.gz .jsonl.zst .parquet. Text comes in pieces, so a file may be
-larger than memory; a document of .jsonl or .parquet is held whole.
+"""Documents in files of text, .jsonl (or .ndjson) and .parquet, the first two packed as .gz or .zst too.
+Text comes in pieces, so a file may be larger than memory; a document of .jsonl or .parquet is held whole.
 """
 
 import codecs
-import glob
 import gzip
 import io
+import itertools
 import json
-import os
 import shlex
 import zlib
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
+from gpt_pretrain.data.kinds import kind_of, what_begins_with, why_no_text
 from gpt_pretrain.errors import InputError
 
 Document = Iterable[str]  # its text in pieces of any length
 OnBytes = Callable[[int], None]  # told how many bytes of the files have been read, for the progress bar
 
-JSONL = (".jsonl", ".jsonl.gz", ".jsonl.zst")
-SUFFIXES = (".txt", ".md", *JSONL, ".parquet")
 CHUNK = 1 << 18  # bytes; a fifth faster than 1 MiB, which no longer fits a core's cache
-ZSTD_CHUNK = 1 << 14  # bytes to unpack at once: a few hundred kB of text
-
-
-def find_files(
-    path: str, pattern: str | None, suffixes: tuple[str, ...] = SUFFIXES, key: str = "data.path"
-) -> list[Path]:
-    """The files that `path` names, in the order of their names. Raises InputError where there is none."""
-    folder = Path(path)
-    if folder.is_dir():
-        for _ in os.walk(folder, onerror=_refuse):
-            pass  # rglob leaves out what it may not read without a word
-        try:
-            found = sorted(file for file in folder.rglob(pattern or "*") if file.is_file())
-        except (NotImplementedError, ValueError) as error:
-            raise InputError(
-                f"data.pattern={pattern} is no pattern of names in a folder, as *.txt is: {error}"
-            ) from error
-        if pattern is None:
-            found = [file for file in found if file.name.endswith(suffixes)]
-        if not found:
-            wanted = pattern or " ".join(suffixes)
-            raise InputError(f"{key}={path} holds no file named {wanted}: set data.pattern")
-        return found
-    names = [path] if folder.is_file() else glob.glob(path, recursive=True)
-    # each file once: `**` goes into links to folders, and round a loop of them forty times
-    once = {file.resolve(): file for name in sorted(names, reverse=True) if (file := Path(name)).is_file()}
-    found = sorted(once.values())
-    if not found:
-        raise InputError(f"{key}={path}: no such file or folder, and no file matches it as a pattern")
-    return found
-
-
-def _refuse(error: OSError) -> None:
-    raise InputError(f"data.path: {error.filename} cannot be read: {error.strerror}") from error
-
-
-def kind_of(file: Path) -> str:
-    """How a file is read: .jsonl, .parquet, or text, which every other name means."""
-    if file.name.endswith(JSONL):
-        return ".jsonl"
-    return ".parquet" if file.name.endswith(".parquet") else "text"
+ZSTD_CHUNK = 1 << 10  # bytes to unpack at once: some kB of text, and of what is made to swell, 32 MiB
+LINE_BYTES = 1 << 30  # the longest line of .jsonl; a packed file of a few MB may hold one of terabytes
+BINARY_BYTES = 64  # from which on a quarter of zeros says that it is no UTF-8
 
 
 def documents_in(file: Path, text_field: str, on_bytes: OnBytes) -> Iterator[Document]:
     """The documents of one file. Raises InputError that names the file, and the line where there is one."""
+    if why := why_no_text(file):
+        raise InputError(f"{file} {why}")
     kind = kind_of(file)
     try:
         if kind == ".parquet":
             yield from _rows(file, text_field, on_bytes)
         elif kind == ".jsonl":
             yield from _lines(file, text_field, on_bytes)
-        elif file.suffix == ".bin":
-            raise InputError(
-                f"{file} holds tokens, not text: choose data=token_files, or data=mixture for both"
-            )
         else:
-            with _Counted(file, on_bytes) as stream:
+            with (
+                io.BufferedReader(_Counted(file, on_bytes), CHUNK) as packed,
+                _unpacked(file, packed) as stream,
+            ):
                 yield text_pieces(stream, str(file))
     except OSError as error:
         raise InputError(f"{file} cannot be read: {error.strerror or error}") from error
@@ -103,13 +64,16 @@ def text_pieces(stream: Any, name: str) -> Iterator[str]:
     mark goes. Raises InputError that names the first bad byte.
     """
     decoder = io.IncrementalNewlineDecoder(codecs.getincrementaldecoder("utf-8-sig")(), translate=True)
-    n_read = 0
+    n_read, beginning = 0, b""
     while True:
-        chunk = stream.read(CHUNK)
+        chunk = _read(stream.read, CHUNK, name)
+        beginning = beginning or chunk
         n_read += len(chunk)
         try:
             text = decoder.decode(chunk, final=not chunk)
         except UnicodeDecodeError as error:
+            if what := what_begins_with(beginning):
+                raise InputError(f"{name} is not UTF-8, it is {what}") from error
             place = n_read - len(error.object) + error.start
             is_utf16 = place == 0 and error.object.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
             encoding = "utf-16" if is_utf16 else "latin1"
@@ -117,10 +81,25 @@ def text_pieces(stream: Any, name: str) -> Iterator[str]:
                 f"{name} is not UTF-8: byte {place} is {error.object[error.start]:#04x}\n"
                 f"convert it first, as in: iconv -f {encoding} -t utf-8 {shlex.quote(name)} > utf8.txt"
             ) from error
+        if n_read == len(chunk) >= BINARY_BYTES and chunk.count(0) * 4 >= len(chunk):
+            raise InputError(
+                f"{name} is not UTF-8: {chunk.count(0) / len(chunk):.0%} of its bytes are zeros\n"
+                f"if it is UTF-16, convert it: iconv -f utf-16le -t utf-8 {shlex.quote(name)} > utf8.txt"
+            )
         if text:
             yield text
         if not chunk:
             return
+
+
+def _read(read: Callable[[int], bytes], size: int, name: str) -> bytes:
+    """`read(size)` of a stream that may be packed. Raises InputError where it is damaged."""
+    try:
+        return read(size)
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+        raise InputError(f"{name} is damaged or cut off: {error}") from error
+    except OSError as error:
+        raise InputError(f"{name} cannot be read: {error.strerror or error}") from error
 
 
 class _Counted(io.RawIOBase):
@@ -144,14 +123,12 @@ class _Counted(io.RawIOBase):
 
 def _lines(file: Path, text_field: str, on_bytes: OnBytes) -> Iterator[Document]:
     with io.BufferedReader(_Counted(file, on_bytes), CHUNK) as packed, _unpacked(file, packed) as stream:
-        lines = enumerate(stream, 1)
-        while True:
-            try:
-                number, line = next(lines)
-            except StopIteration:
+        for number in itertools.count(1):
+            line = _read(stream.readline, LINE_BYTES, str(file))
+            if not line:
                 return
-            except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-                raise InputError(f"{file} is damaged or cut off: {error}") from error
+            if len(line) == LINE_BYTES:
+                raise InputError(f"{file}, line {number} is longer than {LINE_BYTES >> 20} MiB: split it")
             if line.strip():
                 place = f"{file}, line {number}"
                 try:
@@ -163,9 +140,9 @@ def _lines(file: Path, text_field: str, on_bytes: OnBytes) -> Iterator[Document]
 
 
 def _unpacked(file: Path, packed: Any) -> IO[bytes]:
-    if file.suffix == ".gz":
+    if file.suffix.lower() == ".gz":
         return io.BufferedReader(gzip.GzipFile(fileobj=packed), CHUNK)
-    if file.suffix == ".zst":
+    if file.suffix.lower() == ".zst":
         return io.BufferedReader(_Zstd(_zstandard(file), packed), CHUNK)
     return packed
 

@@ -13,13 +13,13 @@ from gpt_pretrain.data.files import (
     Document,
     OnBytes,
     documents_in,
-    find_files,
-    kind_of,
     missing_extra,
     text_of,
 )
 from gpt_pretrain.data.fingerprints import content_digest, remembered
 from gpt_pretrain.data.gutenberg import decode_book, is_english, strip_matter
+from gpt_pretrain.data.kinds import PACKED, kind_of
+from gpt_pretrain.data.listing import Listing, find_files
 from gpt_pretrain.data.notes import combined, keep_note, read_note
 from gpt_pretrain.download import Expected, UnreachableError, download
 from gpt_pretrain.errors import ArtifactError, InputError
@@ -35,6 +35,7 @@ class Source(Protocol):
     name: str  # its path, as the user gave it
     holds: str  # what its documents are, for messages
     files: list[Path]  # all of whose text it gives
+    listing: Listing  # those, with what was passed over beside them
     n_files: int
     files_read: int  # so far, for the progress bar
     n_bytes: int  # of the files as they are on disk; 0: not known before reading
@@ -94,6 +95,7 @@ class PythonReference:
 
     def __init__(self) -> None:
         self.files: list[Path] = []
+        self.listing = Listing(files=[])
         topics = pydoc_data.topics.topics
         self.text = "\n\n".join(topics[name] for name in sorted(topics))
         self.n_bytes = len(self.text.encode())
@@ -111,11 +113,11 @@ class TextFiles:
 
     kind, holds = "text_files", "text"
 
-    def __init__(self, name: str, files: list[Path], config: DataConfig, cache: Path) -> None:
-        self.name, self.files = name, files
+    def __init__(self, name: str, listing: Listing, config: DataConfig, cache: Path) -> None:
+        self.name, self.listing, self.files = name, listing, listing.files
         self.text_field, self.cache = config.text_field, cache
-        self.n_files, self.files_read = len(files), 0
-        self.n_bytes = sum(_size(file) for file in files)
+        self.n_files, self.files_read = len(self.files), 0
+        self.n_bytes = sum(_size(file) for file in self.files)
 
     def fingerprint(self) -> str:
         """Of the files' content in the order of their names; the names themselves do not count."""
@@ -136,6 +138,11 @@ class Gutenberg(TextFiles):
     def documents(self, on_bytes: OnBytes) -> Iterator[Document]:
         for number, file in enumerate(self.files):
             self.files_read = number
+            if kind_of(file) != "text" or file.suffix.lower() in PACKED:
+                raise InputError(
+                    f"{file} is no book as data=gutenberg reads it, a plain .txt: unpack it, "
+                    "or choose data=text_files"
+                )
             text = strip_matter(decode_book(_read(file)))
             on_bytes(_size(file))
             if is_english(text):
@@ -151,6 +158,7 @@ class HuggingFace:
         self.name, self.config, self.cache = path, config, cache
         self.local = sorted(f for f in Path(path).rglob("*") if f.is_file()) if Path(path).is_dir() else []
         self.files: list[Path] = []  # a section may be a part of them
+        self.listing = Listing(files=[])
         self.n_files, self.files_read = 1, 0
 
     def fingerprint(self) -> str:
@@ -255,7 +263,7 @@ def _text_files(config: DataConfig, path: str | None, cache: Path) -> Source:
 
 def _story(config: DataConfig, path: str | None, cache: Path) -> Source:
     file = Path(path) if path else _the_verdict(config, cache)
-    return TextFiles(str(file), [file], config, cache)
+    return TextFiles(str(file), Listing(files=[file]), config, cache)
 
 
 def _python_reference(config: DataConfig, path: str | None, cache: Path) -> Source:
@@ -263,7 +271,7 @@ def _python_reference(config: DataConfig, path: str | None, cache: Path) -> Sour
 
 
 def _gutenberg(config: DataConfig, path: str | None, cache: Path) -> Source:
-    return Gutenberg(path or "", find_files(path or "", config.pattern or "*.txt"), config, cache)
+    return Gutenberg(path or "", find_files(path or "", config.pattern, (".txt",)), config, cache)
 
 
 # By data.source. A new one is a class above, an entry here and its option in conf/data/.

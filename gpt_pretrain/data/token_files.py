@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from gpt_pretrain.data.files import SUFFIXES
 from gpt_pretrain.data.fingerprints import content_digest, remembered
+from gpt_pretrain.data.kinds import is_text
 from gpt_pretrain.data.tokens import Span, Tokens
 from gpt_pretrain.errors import ArtifactError, InputError
 
@@ -28,7 +28,7 @@ def read_token_files(files: list[Path], cache: Path, *, vocab_size: int) -> tupl
     """
     spans, digests = [], []
     for file in files:
-        if file.name.endswith(SUFFIXES):  # half of all texts would pass for uint16 tokens
+        if is_text(file):  # half of all texts would pass for uint16 tokens
             raise InputError(
                 f"{file} holds text, not tokens: choose data=text_files, or data=mixture for both"
             )

@@ -39,6 +39,8 @@ def explain(config: TrainConfig, prepared: Prepared, run: Path, model: GPTModel,
         *(f"{count:,}" for count in (corpus.n_characters, len(corpus.train), len(corpus.val))),
         prepared.tokenizer.name,
     )
+    for remark in corpus.remarks():
+        log.info("        %s", remark)
     log.info("        begins: %s", repr(decode(prepared.tokenizer, corpus.train[:24].tolist())))
     log.info(
         "model   %s parameters: %d layers, %d heads, width %d, context %d, vocabulary %s",

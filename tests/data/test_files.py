@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gpt_pretrain.data.files import documents_in, find_files, text_pieces
+from gpt_pretrain.data.files import documents_in, text_pieces
+from gpt_pretrain.data.listing import find_files
 from gpt_pretrain.errors import InputError
 
 TEXTS = ["one\ntwo", "日本語 \U0001f600", 'quotes " and \\', "x" * 3000]
@@ -70,9 +71,9 @@ def test_a_folder_gives_its_files_by_name_and_only_of_known_kinds(tmp_path):
     (tmp_path / "sub").mkdir()
     for name in ("b.txt", "a.md", "sub/c.jsonl.gz", "d.log", "e.bin"):
         (tmp_path / name).write_text("x")
-    assert [f.name for f in find_files(str(tmp_path), None)] == ["a.md", "b.txt", "c.jsonl.gz"]
-    assert [f.name for f in find_files(str(tmp_path), "*.log")] == ["d.log"]
-    assert [f.name for f in find_files(f"{tmp_path}/*.t*", None)] == ["b.txt"]
+    assert [f.name for f in find_files(str(tmp_path), None).files] == ["a.md", "b.txt", "c.jsonl.gz"]
+    assert [f.name for f in find_files(str(tmp_path), "*.log").files] == ["d.log"]
+    assert [f.name for f in find_files(f"{tmp_path}/*.t*", None).files] == ["b.txt"]
     nothing = [
         (tmp_path, "*.rst"),
         (tmp_path, "/a/*"),
@@ -88,7 +89,7 @@ def test_a_glob_that_goes_round_a_loop_of_links_gives_each_file_once(tmp_path):
     (tmp_path / "a.txt").touch()
     (tmp_path / "loop").symlink_to(".")
     (tmp_path / "nowhere.txt").symlink_to("nowhere.txt")
-    assert find_files(f"{tmp_path}/**/*.txt", None) == [tmp_path / "a.txt"]
+    assert find_files(f"{tmp_path}/**/*.txt", None).files == [tmp_path / "a.txt"]
 
 
 @pytest.mark.parametrize(
