@@ -20,6 +20,7 @@ from gpt_pretrain.training.callbacks.progress_bar import ProgressBar
 from gpt_pretrain.training.callbacks.samples import Samples
 from gpt_pretrain.training.callbacks.stop import Stop
 from gpt_pretrain.training.datamodule import GPTDataModule
+from gpt_pretrain.training.draws import BookDraws, Draws, StepDraws
 from gpt_pretrain.training.ending import Ending
 from gpt_pretrain.training.loggers import build_loggers
 from gpt_pretrain.training.module import GPTModule
@@ -45,8 +46,10 @@ def train(config: TrainConfig, prepared: Prepared, run: Path) -> Summary:
         )
         return summary
     torch.manual_seed(config.seed)
-    module = _build_module(config, prepared)
-    data = _build_data(config, prepared)
+    model = _build_model(config, prepared)
+    draws = _build_draws(config, prepared)  # the book's go on where the initial weights' have ended
+    module = _build_module(config, prepared, model, draws)
+    data = _build_data(config, prepared, draws)
     stop = Stop(plan)
     metrics = Metrics(plan, stop, settings.log_every)
     samples = Samples(run, plan, stop, prepared.tokenizer, prepared.sample_prompt, prepared.sample_decoding)
@@ -82,7 +85,7 @@ def train(config: TrainConfig, prepared: Prepared, run: Path) -> Summary:
     return ending.summary
 
 
-def _build_module(config: TrainConfig, prepared: Prepared) -> GPTModule:
+def _build_model(config: TrainConfig, prepared: Prepared) -> GPTModel:
     if prepared.start_from is None:
         model = GPTModel(prepared.model)
     else:
@@ -91,18 +94,28 @@ def _build_module(config: TrainConfig, prepared: Prepared) -> GPTModule:
         torch.compiler.reset()  # a sweep's earlier shapes would use up the limit of recompilations
         for block in model.blocks:
             block.compile()  # in place: parameter names stay as they are
+    return model
+
+
+def _build_draws(config: TrainConfig, prepared: Prepared) -> Draws:
+    if config.trainer.draws == "book":
+        return BookDraws(torch.get_rng_state(), steps_per_epoch=int(prepared.plan.steps_per_epoch))
+    return StepDraws(config.seed)
+
+
+def _build_module(config: TrainConfig, prepared: Prepared, model: GPTModel, draws: Draws) -> GPTModule:
     return GPTModule(
         model,
         optimizer=config.optimizer,
         schedule=config.schedule,
         plan=prepared.plan,
-        seed=config.seed,
+        draws=draws,
         grad_clip=config.trainer.grad_clip,
         val_bytes_per_token=prepared.corpus.val_bytes_per_token,
     )
 
 
-def _build_data(config: TrainConfig, prepared: Prepared) -> GPTDataModule:
+def _build_data(config: TrainConfig, prepared: Prepared, draws: Draws) -> GPTDataModule:
     return GPTDataModule(
         prepared.corpus,
         config.data,
@@ -111,6 +124,7 @@ def _build_data(config: TrainConfig, prepared: Prepared) -> GPTDataModule:
         seed=config.seed,
         eval_batches=config.trainer.eval_batches,
         eval_train=config.trainer.eval_train,
+        book=draws if config.data.order == "book" and isinstance(draws, BookDraws) else None,
     )
 
 
