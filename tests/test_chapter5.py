@@ -1,5 +1,7 @@
 """The exact numbers of chapter 5: any CPU must give them. Source: the book, sections 5.1 to 5.3."""
 
+import csv
+
 import pytest
 import torch
 
@@ -11,9 +13,18 @@ from gpt_pretrain.decoding.loop import continue_tokens
 from gpt_pretrain.loss import next_token_loss, perplexity, summed_token_loss
 from gpt_pretrain.model import GPTModel
 from gpt_pretrain.tokenizer import build_tokenizer, decode
+from gpt_pretrain.training.preflight import preflight
+from gpt_pretrain.training.train import train
 
 INPUTS = torch.tensor([[16833, 3626, 6100], [40, 1107, 588]])  # "every effort moves", "I really like"
 TARGETS = torch.tensor([[3626, 6100, 345], [1107, 588, 11311]])
+# What the book prints while it trains: step, counted from 0, and the losses of both splits without dropout.
+TABLE = """
+ 0 9.781 9.933    5 8.111 8.339   10 6.661 7.048   15 5.961 6.616   20 5.726 6.600   25 5.201 6.348
+30 4.417 6.278   35 4.069 6.226   40 3.732 6.160   45 2.850 6.179   50 2.427 6.141   55 2.104 6.134
+60 1.882 6.233   65 1.320 6.238   70 0.985 6.242   75 0.717 6.293   80 0.541 6.393   85 0.391 6.452
+"""
+SPIKE = (22, "16.268")  # step, counted from 0, and its training loss
 
 
 @pytest.fixture(scope="module")
@@ -83,3 +94,22 @@ def test_the_books_sentences_have_the_books_ids():
         *(15496, 11, 466, 345, 588, 8887, 30, 220, 50256, 554, 262),
         *(4252, 18250, 8812, 2114, 1659, 617, 34680, 27271, 13),
     ]
+
+
+@pytest.mark.slow
+@pytest.mark.whole_chapter
+def test_the_experiment_prints_the_books_table_digit_for_digit(tmp_path, story):
+    words = ["experiment=chapter5", f"data.path={story}", "logger=csv"]
+    config = compose("train", TrainConfig, words)
+    train(config, preflight(config, tmp_path), tmp_path)
+    with (tmp_path / "metrics.csv").open() as stream:
+        rows = {int(row["step"]) - 1: row for row in csv.DictReader(stream)}  # as the book counts
+    measured = {step: row for step, row in rows.items() if step >= 0 and step % 5 == 0 and row["val/loss"]}
+    table = [
+        (str(step), *(f"{float(row[key]):.3f}" for key in ("train/eval_loss", "val/loss")))
+        for step, row in measured.items()
+    ]
+    words = TABLE.split()
+    assert table == list(zip(words[::3], words[1::3], words[2::3], strict=True))
+    step, loss = SPIKE
+    assert f"{float(rows[step]['train/loss']):.3f}" == loss

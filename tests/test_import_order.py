@@ -26,7 +26,7 @@ decoding: filters penalties key_values layout scoring choose continuation sequen
 data: notes fingerprints kinds listing files gutenberg sources reading_bar tokens shards workers splits
     token_cache token_files windows corpus order
 runs: foreign folders owner record checkpoint pretrained
-training: schedule optim plan metrics_csv plots loggers first_sample machine preflight datamodule module
+training: schedule optim plan metrics_csv plots loggers first_sample machine preflight draws datamodule module
     callbacks callbacks.rhythm callbacks.stop callbacks.metrics callbacks.samples callbacks.progress_bar
     callbacks.checkpoints report ending train
 generation: prompts next_tokens prompt_loop run

@@ -27,6 +27,7 @@ class DataConfig:
     cache_dir: str | None = None  # of tokens; None: $GPT_PRETRAIN_CACHE, else ~/.cache/gpt_pretrain
     batch_size: int = number(4, at_least=1)  # sequences per device and micro-step
     stride: int | None = number(None, at_least=1)  # tokens from window to window; None: the context length
+    order: str = one_of("seed", "book")  # of windows; book: as its shuffling loader, by trainer.draws=book
     max_windows: int | None = number(None, at_least=1)  # train on the first few only, to see a model overfit
     num_workers: int = number(0, at_least=0)  # loader processes
     prepare_workers: int | None = number(None, at_least=0)  # tokenizing processes; None: one a core
@@ -49,6 +50,15 @@ class DataConfig:
         if self.sources and not isinstance(self.sources, dict):
             raise InputError(
                 f"data.sources={self.sources} is no mapping of paths to weights, as {{a.txt:3}} is"
+            )
+        if self.order == "book" and self.source == "mixture":
+            raise InputError(
+                "data.order=book shuffles one text, data=mixture has several: set data.order=seed"
+            )
+        if self.order == "book" and self.num_workers:
+            raise InputError(
+                f"data.order=book shuffles between steps, ahead of which data.num_workers={self.num_workers} "
+                "would read: set data.num_workers=0"
             )
         for path, weight in (self.sources or {}).items():
             if not isinstance(weight, int | float) or not 0 < weight < float("inf"):

@@ -45,6 +45,11 @@ class TrainConfig:
                     f"schedule.{name}={value:g} exceeds the peak optimizer.lr={self.optimizer.lr:g}: "
                     "lower the one or raise the other"
                 )
+        if self.data.order == "book" and self.trainer.draws != "book":
+            raise InputError(
+                f"data.order=book needs the book's draws, and trainer.draws={self.trainer.draws}: "
+                "set trainer.draws=book, or data.order=seed"
+            )
         if not self.trainer.sample_prompt:
             raise InputError("trainer.sample_prompt is empty: give the text that samples begin with")
 

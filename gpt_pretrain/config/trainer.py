@@ -18,9 +18,11 @@ class TrainerConfig:
     max_steps: int | None = number(None, "no such limit", at_least=1)  # optimizer steps
     max_tokens: int | None = number(None, "no such limit", at_least=1)  # all devices together
     global_batch_tokens: int | None = number(None, "no accumulation", at_least=1)  # tokens a step
+    draws: str = one_of("step", "book")  # of dropout: a seed a step; book: one generator that runs on
     grad_clip: float | None = number(1.0, "no clipping", above=0)  # largest gradient norm
     log_every: int = number(10, at_least=1)  # optimizer steps, like all that follow
     eval_every: int | None = number(None, "ten times a run", at_least=1)
+    eval_first: int | None = number(None, "eval_every", at_least=1)  # 1 and 5: after 1, 6, 11, ...
     eval_batches: int | None = number(None, "all", at_least=1)  # a device, of each evaluated split
     eval_train: bool = False  # measure the training split without dropout too, as the book does
     sample_every: int | None = number(None, "at every evaluation", at_least=1)

@@ -1,6 +1,6 @@
 """The LightningDataModule: hands out whole batches of a corpus by number."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import lightning as L
@@ -13,6 +13,7 @@ from gpt_pretrain.data.corpus import Corpus
 from gpt_pretrain.data.order import WindowOrder
 from gpt_pretrain.data.tokens import Tokens
 from gpt_pretrain.data.windows import Share, count_windows, evaluation_batch, read_windows
+from gpt_pretrain.training.draws import BookDraws, shuffled
 from gpt_pretrain.training.plan import Plan
 
 Batch = dict[str, Tensor]  # inputs and targets, (B, T)
@@ -67,6 +68,34 @@ class EvaluationBatches(Dataset[Batch]):
         return _to_batch(*evaluation_batch(self.tokens, k, self.share, context_length=self.context_length))
 
 
+class BookBatches(Dataset[Batch]):
+    """Batch `k` as the book's shuffling loader gives it, which drops an incomplete last one.
+
+    `seed` tells the newest shuffle's, so a batch is read when it is due, by the process that trains.
+    """
+
+    def __init__(
+        self,
+        corpus: Corpus,
+        config: DataConfig,
+        plan: Plan,
+        *,
+        context_length: int,
+        seed: Callable[[], int],
+        n: int,
+    ) -> None:
+        self.tokens, self.plan, self.context_length = corpus.train, plan, context_length
+        self.batch_size, self.seed, self.n = config.batch_size, seed, n
+
+    def __len__(self) -> int:
+        return self.n
+
+    def __getitem__(self, k: int) -> Batch:
+        first = k * self.batch_size % (self.plan.n_windows // self.batch_size * self.batch_size)
+        windows = shuffled(self.plan.n_windows, self.seed())[first : first + self.batch_size]  # (B,)
+        return _to_batch(*read_windows(self.tokens, windows.numpy() * self.plan.stride, self.context_length))
+
+
 class From(Sampler[int]):
     """Counts from `first` to `n` - 1, but is as long as the run: Lightning counts batches from its start."""
 
@@ -93,40 +122,41 @@ class GPTDataModule(L.LightningDataModule):
         seed: int,
         eval_batches: int | None,
         eval_train: bool,
+        book: BookDraws | None = None,  # data.order=book: whose shuffles to follow
     ) -> None:
         super().__init__()
         self.corpus, self.config, self.plan = corpus, config, plan
-        self.context_length, self.seed = context_length, seed
+        self.context_length, self.seed, self.book = context_length, seed, book
         self.eval_batches, self.eval_train = eval_batches, eval_train
         self.first_batch = 0
 
     def train_dataloader(self) -> DataLoader[Batch]:
-        batches = TrainBatches(
-            self.corpus,
-            self.config,
-            self.plan,
-            context_length=self.context_length,
-            rank=self._rank,
-            seed=self.seed,
-        )
+        batches: TrainBatches | BookBatches
+        if self.book is None:
+            batches = TrainBatches(
+                self.corpus,
+                self.config,
+                self.plan,
+                context_length=self.context_length,
+                rank=self._rank,
+                seed=self.seed,
+            )
+        else:
+            batches = self._book_batches(lambda book: book.epoch_seed, self.plan.steps)
         return self._loader(batches, From(self.first_batch, len(batches)))
 
     def val_dataloader(self) -> list[DataLoader[Batch]]:
-        """The validation split; with `eval_train` the training split, unshuffled, as a second one."""
-        splits = [self.corpus.val] + [self.corpus.train] * self.eval_train
-        return [
-            self._loader(
-                EvaluationBatches(
-                    tokens,
-                    self.config,
-                    self.plan,
-                    context_length=self.context_length,
-                    rank=self._rank,
-                    limit=self.eval_batches,
-                )
-            )
-            for tokens in splits
-        ]
+        """The validation split; with `eval_train` the training split as a second one, in the text's order or,
+        with the book's order, the first batches of a new shuffle.
+        """
+        splits: list[Dataset[Batch]] = [self._in_order(self.corpus.val)]
+        if self.eval_train and self.book is None:
+            splits.append(self._in_order(self.corpus.train))
+        elif self.eval_train:
+            n_batches = self.plan.n_windows // self.config.batch_size
+            n = min(n_batches, self.eval_batches or n_batches)
+            splits.append(self._book_batches(lambda book: book.evaluation_seed, n))
+        return [self._loader(split) for split in splits]
 
     def state_dict(self) -> dict[str, Any]:
         assert self.trainer is not None
@@ -141,6 +171,28 @@ class GPTDataModule(L.LightningDataModule):
     @property
     def _rank(self) -> int:
         return 0 if self.trainer is None else self.trainer.global_rank
+
+    def _in_order(self, tokens: Tokens) -> EvaluationBatches:
+        return EvaluationBatches(
+            tokens,
+            self.config,
+            self.plan,
+            context_length=self.context_length,
+            rank=self._rank,
+            limit=self.eval_batches,
+        )
+
+    def _book_batches(self, seed: Callable[[BookDraws], int], n: int) -> BookBatches:
+        book = self.book
+        assert book is not None
+        return BookBatches(
+            self.corpus,
+            self.config,
+            self.plan,
+            context_length=self.context_length,
+            seed=lambda: seed(book),
+            n=n,
+        )
 
     def _loader(self, batches: Dataset[Batch], sampler: Sampler[int] | None = None) -> DataLoader[Batch]:
         return DataLoader(

@@ -1,7 +1,6 @@
 """The LightningModule: the GPT model and its cross-entropy step."""
 
 import dataclasses
-import hashlib
 import math
 from typing import Any
 
@@ -16,6 +15,7 @@ from gpt_pretrain.errors import DivergedError
 from gpt_pretrain.loss import bits_per_byte, next_token_loss, perplexity, summed_token_loss
 from gpt_pretrain.model import GPTModel
 from gpt_pretrain.training.datamodule import Batch
+from gpt_pretrain.training.draws import Draws
 from gpt_pretrain.training.optim import build_optimizer, parameter_names
 from gpt_pretrain.training.plan import Plan
 from gpt_pretrain.training.schedule import learning_rate
@@ -24,8 +24,8 @@ from gpt_pretrain.training.schedule import learning_rate
 class GPTModule(L.LightningModule):
     """Trains `model` as `plan` lays out.
 
-    Every draw of a training step comes from (seed, micro-step, rank), so that evaluating, sampling, stopping
-    or resuming changes no digit of it.
+    Every draw of a training step comes from `draws`, so that evaluating, sampling, stopping or resuming
+    changes no digit of it.
     """
 
     def __init__(
@@ -35,14 +35,14 @@ class GPTModule(L.LightningModule):
         optimizer: OptimizerConfig,
         schedule: ScheduleConfig,
         plan: Plan,
-        seed: int,
+        draws: Draws,
         grad_clip: float | None,
         val_bytes_per_token: float,
     ) -> None:
         super().__init__()
         self.model = model
         self.optimizer_config, self.schedule_config = optimizer, schedule
-        self.plan, self.seed, self.grad_clip = plan, seed, grad_clip
+        self.plan, self.draws, self.grad_clip = plan, draws, grad_clip
         self.val_bytes_per_token = val_bytes_per_token
         self.train_losses: list[Tensor] = []  # of the micro-steps since the last report, left on their device
         self.grad_norm: Tensor | None = None
@@ -56,11 +56,10 @@ class GPTModule(L.LightningModule):
         # A process group left over from an earlier run would make every rank see part of the batches only.
         assert self.trainer.world_size == self.plan.world_size
 
-    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
-        torch.manual_seed(_draw_seed(self.seed, batch_idx, self.global_rank))
-
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        loss = next_token_loss(self.model(batch["inputs"]), batch["targets"])
+        with self.draws.forward(batch_idx, self.global_rank):
+            logits = self.model(batch["inputs"])
+        loss = next_token_loss(logits, batch["targets"])
         self.train_losses.append(loss.detach())
         return loss
 
@@ -121,9 +120,11 @@ class GPTModule(L.LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["plan"] = dataclasses.asdict(self.plan)
+        checkpoint["draws"] = self.draws.state_dict()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """A resumed run has the checkpoint's optimizer state, and the settings of its command line."""
+        self.draws.load_state_dict(checkpoint.get("draws", {}))  # an earlier version stored none
         (stored,) = checkpoint["optimizer_states"]
         groups = build_optimizer(self.model, self.optimizer_config).state_dict()["param_groups"]
         names, places = parameter_names(stored["param_groups"]), parameter_names(groups)
@@ -157,9 +158,3 @@ class GPTModule(L.LightningModule):
         if self.trainer.world_size > 1:
             sums = torch.as_tensor(self.trainer.strategy.reduce(sums, reduce_op="sum"))
         return float(sums[0] / sums[1])
-
-
-def _draw_seed(seed: int, micro_step: int, rank: int) -> int:
-    """One seed of 63 bits for each (seed, micro-step, rank)."""
-    digest = hashlib.blake2b(f"draws/{seed}/{micro_step}/{rank}".encode(), digest_size=8).digest()
-    return int.from_bytes(digest, "little") >> 1

@@ -39,10 +39,16 @@ class Plan:
     eval_every: int
     sample_every: int
     checkpoint_every: int | None
+    eval_first: int | None = None  # None: eval_every
 
     @property
     def tokens_per_step(self) -> int:
         return self.batch_tokens * self.accumulate
+
+    def next_evaluation(self, step: int) -> int:
+        """The first step of the evaluations' beat that is not before `step`."""
+        first = self.eval_first or self.eval_every
+        return first + max(0, math.ceil((step - first) / self.eval_every)) * self.eval_every
 
 
 def make_plan(config: TrainConfig, model: ModelConfig, *, n_windows: int, world_size: int) -> Plan:
@@ -54,6 +60,8 @@ def make_plan(config: TrainConfig, model: ModelConfig, *, n_windows: int, world_
     batch_tokens = world_size * data.batch_size * model.context_length
     accumulate = _accumulate(trainer.global_batch_tokens, batch_tokens)
     steps_per_epoch = n_windows / (world_size * data.batch_size * accumulate)
+    if data.order == "book":
+        steps_per_epoch = _whole_batches(steps_per_epoch, n_windows, data.batch_size)
     steps, budget = _steps(config, batch_tokens * accumulate, steps_per_epoch)
     warmup = warmup_steps(config.schedule, steps)
     if warmup >= steps and warmup > 0:
@@ -74,7 +82,18 @@ def make_plan(config: TrainConfig, model: ModelConfig, *, n_windows: int, world_
         eval_every=eval_every,
         sample_every=trainer.sample_every or eval_every,
         checkpoint_every=trainer.checkpoint_every,
+        eval_first=trainer.eval_first,
     )
+
+
+def _whole_batches(steps_per_epoch: float, n_windows: int, batch_size: int) -> int:
+    """The book's loader drops an epoch's incomplete last batch."""
+    if steps_per_epoch < 1:
+        raise InputError(
+            f"data.order=book drops incomplete batches, and there are {n_windows} training windows in all: "
+            f"set data.batch_size={n_windows} or less"
+        )
+    return int(steps_per_epoch)
 
 
 def _accumulate(global_batch_tokens: int | None, batch_tokens: int) -> int:

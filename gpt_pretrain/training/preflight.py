@@ -35,7 +35,10 @@ log = logging.getLogger(__name__)
 SHAPE = ("vocab_size", "context_length", "emb_dim", "n_heads", "n_layers", "qkv_bias", "tie_weights")
 # What the batches already due follow from, beside the text and the tokenizer, which are compared by content.
 # The plan's share of it (stride, windows, tokens of a step) is compared as it comes out.
-DECIDE_BATCHES = {"seed", "optimizer.name", "data.special_tokens", "data.split", "data.val_fraction"}
+DECIDE_BATCHES = {
+    *("seed", "optimizer.name", "data.special_tokens", "data.split", "data.val_fraction"),
+    *("data.order", "trainer.draws"),
+}
 LARGEST_STATE = 64 << 20  # bytes of trainer_state.json
 
 
@@ -75,6 +78,8 @@ def preflight(config: TrainConfig, run: Path) -> Prepared:
     machine = find_machine(config.trainer)
     n_windows = epoch_windows(corpus, config.data, model.context_length)
     plan = make_plan(config, model, n_windows=n_windows, world_size=machine.world_size)
+    if config.trainer.draws == "book":
+        _check_draws(machine, plan)
     first_step = 0 if resume_from is None else _check_goes_on(resume_from, corpus, plan)
     return Prepared(
         tokenizer=tokenizer,
@@ -139,6 +144,21 @@ def _open_resumed(config: TrainConfig, checkpoint: Path) -> "Weights":
     given = {key: value for key, value in given.items() if value is not None}
     _check_unchanged(checkpoint, given, {f"model.{key}": getattr(weights.config, key) for key in SHAPE})
     return weights
+
+
+def _check_draws(machine: Machine, plan: Plan) -> None:
+    """Raise InputError where one generator cannot serve the run as it serves the book's loop."""
+    if machine.accelerator != "cpu" or machine.world_size > 1:
+        raise InputError(
+            "trainer.draws=book has one generator, a CPU's, and this run has "
+            f"{machine.world_size} {machine.accelerator} processes: set trainer=cpu, or trainer.draws=step "
+            "and data.order=seed"
+        )
+    if plan.accumulate > 1:
+        raise InputError(
+            f"trainer.draws=book takes a step for each batch, and trainer.global_batch_tokens makes one of "
+            f"{plan.accumulate}: leave it out, or set trainer.draws=step and data.order=seed"
+        )
 
 
 def _check_goes_on(checkpoint: Path, corpus: Corpus, plan: Plan) -> int:

@@ -30,7 +30,7 @@ log = logging.getLogger(__name__)
 Summary = dict[str, Any]
 
 
-def explain(config: TrainConfig, prepared: Prepared, run: Path, model: GPTModel, first_step: int) -> None:
+def explain(config: TrainConfig, prepared: Prepared, run: Path, model: GPTModel) -> None:
     """Say what the run will do, each derived number with its reason."""
     plan, machine, corpus, shape = prepared.plan, prepared.machine, prepared.corpus, prepared.model
     log.info(
@@ -57,7 +57,8 @@ def explain(config: TrainConfig, prepared: Prepared, run: Path, model: GPTModel,
         *(f"{plan.tokens_per_step:,}", plan.eval_every, machine.devices, machine.accelerator),
         machine.precision,
     )
-    log.info("run     %s%s", short(run), f", resumed at step {first_step}" if first_step else "")
+    resumed = f", resumed at step {prepared.first_step}" if prepared.first_step else ""
+    log.info("run     %s%s", short(run), resumed)
     for change in prepared.changes:
         log.info("        changed: %s", change)
 

@@ -21,6 +21,7 @@ from gpt_pretrain.training.callbacks.progress_bar import ProgressBar
 from gpt_pretrain.training.callbacks.samples import Samples
 from gpt_pretrain.training.callbacks.stop import Stop
 from gpt_pretrain.training.datamodule import GPTDataModule
+from gpt_pretrain.training.draws import BookDraws, Draws, StepDraws
 from gpt_pretrain.training.ending import Ending
 from gpt_pretrain.training.loggers import build_loggers
 from gpt_pretrain.training.module import GPTModule
@@ -39,18 +40,11 @@ def train(config: TrainConfig, prepared: Prepared, run: Path) -> Summary:
     _quieten()
     keep_freed_memory()
     plan, machine, settings = prepared.plan, prepared.machine, config.trainer
-    first_step = prepared.first_step
-    # Read beside the checkpoint, so that all ranks find it. A run killed before it could write one is fitted
-    # for no step, and then has its summary.
-    ended = read_summary(prepared.resume_from, first_step) if first_step >= plan.steps else None
-    if ended is not None:
-        log.info(
-            "%s is at its last step %d already (%s): give a larger one", short(run), first_step, plan.budget
-        )
+    if (ended := _already_ended(prepared, run)) is not None:
         return ended
-    torch.manual_seed(config.seed)  # for the initial weights only: GPTModule seeds each draw of training
+    torch.manual_seed(config.seed)  # for the initial weights; step by step, draws are seeded anew
     module = _build_module(config, prepared)
-    data = _build_data(config, prepared)
+    data = _build_data(config, prepared, module.draws)
     stop = Stop(plan)
     metrics = Metrics(plan, stop, settings.log_every)
     samples = Samples(run, plan, stop, prepared.tokenizer, prepared.sample_prompt, prepared.sample_decoding)
@@ -68,7 +62,7 @@ def train(config: TrainConfig, prepared: Prepared, run: Path) -> Summary:
         val_check_interval=plan.eval_every * plan.accumulate,  # Lightning counts micro-steps here
         num_sanity_val_steps=0 if prepared.resume_from else -1,  # the validation loss before the first step
         use_distributed_sampler=False,  # batches know their rank
-        logger=build_loggers(config.logger, run, first_step),
+        logger=build_loggers(config.logger, run, prepared.first_step),
         callbacks=[stop, metrics, samples, bar, checkpoints],  # in this order: see their docstrings
         plugins=[
             DirectoryCheckpointIO(prepared.model, prepared.tokenizer, to_plain(config)),
@@ -80,7 +74,7 @@ def train(config: TrainConfig, prepared: Prepared, run: Path) -> Summary:
         default_root_dir=run,
     )
     with watching("the run's plan"):
-        explain(config, prepared, run, module.model, first_step)
+        explain(config, prepared, run, module.model)
     with watching("loss.png"):  # drawn at the end, tried now
         import gpt_pretrain.training.plots  # noqa: F401
     ending = Ending(config, prepared, run, trainer, module, stop, metrics, samples, checkpoints)
@@ -89,12 +83,25 @@ def train(config: TrainConfig, prepared: Prepared, run: Path) -> Summary:
     return ending.summary
 
 
+def _already_ended(prepared: Prepared, run: Path) -> Summary | None:
+    """What a run said at its end that nothing is left to do of; None where it goes on, or was killed before
+    it could say so: then it is fitted for no step, and has its summary.
+    """
+    plan, step = prepared.plan, prepared.first_step
+    if step < plan.steps:
+        return None
+    summary = read_summary(prepared.resume_from, step)  # beside the checkpoint, where all ranks find it
+    if summary is not None:
+        log.info("%s is at its last step %d already (%s): give a larger one", short(run), step, plan.budget)
+    return summary
+
+
 def _environment() -> LightningEnvironment | TorchElasticEnvironment:
     """Said outright: left to itself, Lightning takes the shell of a SLURM allocation for a task of srun."""
     return TorchElasticEnvironment() if process().launcher == TORCHRUN else LightningEnvironment()
 
 
-def _build_module(config: TrainConfig, prepared: Prepared) -> GPTModule:
+def _build_model(config: TrainConfig, prepared: Prepared) -> GPTModel:
     if prepared.start_from is None:
         model = GPTModel(prepared.model)
     else:
@@ -103,18 +110,30 @@ def _build_module(config: TrainConfig, prepared: Prepared) -> GPTModule:
         torch.compiler.reset()  # a sweep's earlier shapes would use up the limit of recompilations
         for block in model.blocks:
             block.compile()  # in place: parameter names stay as they are
+    return model
+
+
+def _build_draws(config: TrainConfig, prepared: Prepared) -> Draws:
+    if config.trainer.draws == "book":
+        return BookDraws(torch.get_rng_state(), steps_per_epoch=int(prepared.plan.steps_per_epoch))
+    return StepDraws(config.seed)
+
+
+def _build_module(config: TrainConfig, prepared: Prepared) -> GPTModule:
+    model = _build_model(config, prepared)
+    draws = _build_draws(config, prepared)  # the book's go on where the initial weights' have ended
     return GPTModule(
         model,
         optimizer=config.optimizer,
         schedule=config.schedule,
         plan=prepared.plan,
-        seed=config.seed,
+        draws=draws,
         grad_clip=config.trainer.grad_clip,
         val_bytes_per_token=prepared.corpus.val_bytes_per_token,
     )
 
 
-def _build_data(config: TrainConfig, prepared: Prepared) -> GPTDataModule:
+def _build_data(config: TrainConfig, prepared: Prepared, draws: Draws) -> GPTDataModule:
     return GPTDataModule(
         prepared.corpus,
         config.data,
@@ -123,6 +142,7 @@ def _build_data(config: TrainConfig, prepared: Prepared) -> GPTDataModule:
         seed=config.seed,
         eval_batches=config.trainer.eval_batches,
         eval_train=config.trainer.eval_train,
+        book=draws if config.data.order == "book" and isinstance(draws, BookDraws) else None,
     )
 
 

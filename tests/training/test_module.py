@@ -8,7 +8,8 @@ from torch.utils.data import DataLoader
 
 from gpt_pretrain.config import AdamWConfig, ConstantConfig, ModelConfig, MuonConfig, SGDConfig
 from gpt_pretrain.model import GPTModel
-from gpt_pretrain.training.module import GPTModule, _draw_seed
+from gpt_pretrain.training.draws import StepDraws, _draw_seed
+from gpt_pretrain.training.module import GPTModule
 from gpt_pretrain.training.plan import Budget, Plan
 
 SHAPE = ModelConfig(vocab_size=13, context_length=6, emb_dim=8, n_heads=2, n_layers=1)
@@ -35,7 +36,7 @@ def gradients_of_one_step(optimizer, plugins) -> tuple[float, list[torch.Tensor]
         optimizer=optimizer,
         schedule=ConstantConfig(),
         plan=PLAN,
-        seed=1,
+        draws=StepDraws(1),
         grad_clip=0.5,
         val_bytes_per_token=1.0,
     )

@@ -16,7 +16,12 @@ from gpt_pretrain.training.plan import Plan
 log = logging.getLogger(__name__)
 
 KIND = "the progress bar"
-SHOWN = {"train/loss": "loss {:.3f}", "val/loss": "val loss {:.3f}", "tokens_per_sec": "{:,.0f} tokens/s"}
+SHOWN = {
+    "train/loss": "loss {:.3f}",
+    "train/eval_loss": "without dropout {:.3f}",
+    "val/loss": "val loss {:.3f}",
+    "tokens_per_sec": "{:,.0f} tokens/s",
+}
 
 
 class ProgressBar(L.Callback):

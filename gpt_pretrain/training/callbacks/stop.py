@@ -9,7 +9,7 @@ import lightning as L
 import torch
 
 from gpt_pretrain.errors import StoppedError
-from gpt_pretrain.training.callbacks.rhythm import is_due, step_ended
+from gpt_pretrain.training.callbacks.rhythm import step_ended
 from gpt_pretrain.training.plan import Plan
 
 
@@ -36,12 +36,14 @@ class Stop(L.Callback):
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._listen()  # a resumed run has no sanity check
+        self._await_evaluation(trainer)
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         if not step_ended(self.plan, batch_idx):
             return
+        self._await_evaluation(trainer)
         if self._stop_requested(trainer, pl_module):
             self.interrupted = trainer.should_stop = True
             trainer.limit_val_batches = 0  # else Lightning evaluates before it ends
@@ -54,8 +56,13 @@ class Stop(L.Callback):
 
     def evaluates(self, trainer: L.Trainer) -> bool:
         """True where validation follows the step just taken: on its beat, and when the run ends here."""
-        due = is_due(trainer.global_step, self.plan.eval_every) or self.ends(trainer)
+        step = trainer.global_step
+        due = step == self.plan.next_evaluation(step) or self.ends(trainer)
         return due and not self.interrupted
+
+    def _await_evaluation(self, trainer: L.Trainer) -> None:
+        """Lightning evaluates after batches that this number divides: from here on, the next one due."""
+        trainer.val_check_batch = self.plan.next_evaluation(trainer.global_step) * self.plan.accumulate
 
     def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         for number, handler in self._previous.items():
