@@ -20,6 +20,7 @@ class DataConfig:
     url: str | None = None  # where the_verdict is downloaded from when no path is given
     sha256: str | None = None
     sources: Any = None  # mixture: {path: weight, ...}; typed as a mapping, Hydra would not let it be set
+    token_dtype: str = one_of("auto", "uint16", "uint32", "int32", "int64")  # of token files without a header
     special_tokens: bool = False  # <|endoftext|> and its like inside a text become their ids
     split: str = one_of("characters", "tokens", "documents")  # what val_fraction counts
     val_fraction: float = number(0.1, above=0, below=1)  # from the end; documents: drawn by their content
@@ -47,6 +48,10 @@ class DataConfig:
             )
         if self.source != "mixture" and self.sources:
             raise InputError(f"data.sources is not read by data={self.source}: choose data=mixture")
+        if self.token_dtype != "auto" and self.source not in ("token_files", "mixture"):
+            raise InputError(
+                f"data.token_dtype is not read by data={self.source}: choose data=token_files or mixture"
+            )
         if self.sources and not isinstance(self.sources, dict):
             raise InputError(
                 f"data.sources={self.sources} is no mapping of paths to weights, as {{a.txt:3}} is"

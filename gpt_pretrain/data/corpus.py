@@ -1,7 +1,7 @@
 """Everything a run trains and validates on, as token ids."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import zip_longest
 from pathlib import Path
 
@@ -9,7 +9,6 @@ import numpy as np
 
 from gpt_pretrain.config import DataConfig, TokenizerConfig
 from gpt_pretrain.data.listing import Listing, find_files
-from gpt_pretrain.data.notes import combined
 from gpt_pretrain.data.sources import Source, TextFiles, alphabet_of, build_source, cache_dir
 from gpt_pretrain.data.token_cache import open_or_build
 from gpt_pretrain.data.token_files import read_token_files
@@ -35,6 +34,7 @@ class Part:
     n_bytes: int = 0
     val_bytes: int | None = None  # None: to be counted from the tokens
     documents: dict[str, np.ndarray] | None = None  # stream to where its documents begin; None: not known
+    token_dtypes: list[str] = field(default_factory=list)  # of token files
     folder: Path | None = None  # in the cache
     built: bool = False
 
@@ -46,6 +46,8 @@ class Part:
         """What is to be said of it that its user may not expect."""
         if summary := self.listing.summary():
             yield f"{self.name}: {summary}"
+        if self.token_dtypes not in ([], ["uint16"]):
+            yield f"{self.name}: ids read as {' and '.join(self.token_dtypes)} (data.token_dtype)"
 
 
 @dataclass(kw_only=True, slots=True)
@@ -234,9 +236,20 @@ def _token_part(
     if split not in ("none", "tokens"):
         raise InputError(f"data.split={split} needs text, {path} holds tokens: set data.split=tokens")
     listing = find_files(path, config.pattern, suffixes=(".bin",))
-    tokens, digest = read_token_files(listing.files, cache, vocab_size=tokenizer.vocab_size)
-    train, val = _cut_by_tokens(tokens, config.val_fraction) if split == "tokens" else (tokens, Tokens([]))
-    return Part(name=path, weight=weight, train=train, val=val, fingerprint=combined(digest), listing=listing)
+    found = read_token_files(
+        listing.files, cache, vocab_size=tokenizer.vocab_size, token_dtype=config.token_dtype
+    )
+    cut = _cut_by_tokens(found.tokens, config.val_fraction)
+    train, val = cut if split == "tokens" else (found.tokens, Tokens([]))
+    return Part(
+        name=path,
+        weight=weight,
+        train=train,
+        val=val,
+        fingerprint=found.fingerprint,
+        listing=listing,
+        token_dtypes=sorted(set(found.dtypes)),
+    )
 
 
 def _cut_by_tokens(tokens: Tokens, val_fraction: float) -> tuple[Tokens, Tokens]:
