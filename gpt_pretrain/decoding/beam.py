@@ -37,24 +37,20 @@ def beam_search(
     sequences = Sequences(model, [prompt], room=config.max_new_tokens, slide=config.slide)
     generator = torch.Generator().manual_seed(config.seed)
     logits = sequences.logits()
-    # More would be copies of it, and come back as such where filters leave few tokens.
-    scores = torch.zeros(1)  # at first there is one beam
+    scores = torch.zeros(1)  # one beam: more would be copies, and come back as such where filters leave few
     logprobs: list[list[float]] = [[]]
     ended: list[Ended] = []
     for n_new in range(1, config.max_new_tokens + 1):
-        # (n, V) of n beams; on the CPU, where the generator draws
-        own = logits.log_softmax(-1).cpu()
-        shaped = apply(
-            own, sequences.tokens, [len(prompt)] * len(scores), config, limits.end_of_text_id, rules
-        )
+        own = logits.log_softmax(-1).cpu()  # (n, V) of n beams; on the CPU, where the generator draws
+        n_prompt = [len(prompt)] * len(scores)
+        shaped = apply(own, sequences.tokens, n_prompt, config, limits.end_of_text_id, rules)
         if all(exhausted(shaped)):
             # The beams have the tokens of the steps before; where those are none, 0 ** -1 would be no number.
             lengthened = max(1, n_new - 1) ** config.length_penalty
             ended += _cut_off(sequences.tokens, logprobs, (scores / lengthened).tolist(), prompt)
             break
-        # (n, V) + (n, 1)
         candidates = (shaped if config.temperature == 0 else _tempered(shaped, config)) + scores[:, None]
-        # Twice as many as beams, as in transformers: each beam can end in its end of text, and n still go on.
+        # (n, V). Twice as many as beams, as in transformers: each may end in its end of text, and n go on.
         chosen = _candidates(candidates.flatten(), 2 * n_beams, config, generator)
         going_on: list[tuple[float, int, int]] = []  # score, beam, token
         new_ended: list[Ended] = []
@@ -63,20 +59,18 @@ def beam_search(
             score = float(candidates[beam, token])
             if score == -math.inf:  # ruled out, and taken for want of others
                 continue
-            row = Continuation(
-                prompt_token_ids=list(prompt), token_ids=[*sequences.tokens[beam][len(prompt) :], token]
-            )
+            new = [*sequences.tokens[beam][len(prompt) :], token]
+            row = Continuation(prompt_token_ids=list(prompt), token_ids=new)
             row.finish_reason = limits.reason(row.token_ids)
             if row.finish_reason is None:
                 going_on.append((score, beam, token))
             # One that ends further down is dropped, as in transformers: n better ones stand above it.
             elif rank < n_beams:
                 row.logprobs = [*logprobs[beam], float(own[beam, token])]
-                # A length is that of the new tokens, the ending one included.
+                # by the length of the new tokens, the ending one included
                 new_ended.append(Ended(score=score / n_new**config.length_penalty, continuation=row))
         ended = _best(ended + new_ended)[:n_beams]  # the worst comes last: see _is_settled
-        # Drawn ones come in the order of the draw.
-        going_on = sorted(going_on, key=lambda entry: -entry[0])[:n_beams]
+        going_on = sorted(going_on, key=lambda entry: -entry[0])[:n_beams]  # drawn ones come as drawn
         if not going_on or _is_settled(going_on[0][0], ended, n_new, config):
             break
         scores = torch.tensor([score for score, _, _ in going_on])
