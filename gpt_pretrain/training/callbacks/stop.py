@@ -61,8 +61,11 @@ class Stop(L.Callback):
         return due and not self.interrupted
 
     def _await_evaluation(self, trainer: L.Trainer) -> None:
-        """Lightning evaluates after batches that this number divides: from here on, the next one due."""
-        trainer.val_check_batch = self.plan.next_evaluation(trainer.global_step) * self.plan.accumulate
+        """Lightning evaluates after batches that this number divides: with a beat of another first step, the
+        next one due.
+        """
+        if self.plan.eval_first is not None:
+            trainer.val_check_batch = self.plan.next_evaluation(trainer.global_step) * self.plan.accumulate
 
     def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         for number, handler in self._previous.items():
