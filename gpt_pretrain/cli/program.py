@@ -141,9 +141,9 @@ def accept(run: Path, config: object) -> None:
 
 @contextmanager
 def _own_logging() -> Iterator[None]:
-    """Hydra's handlers write to this program's streams and folder: afterwards those of before are back."""
+    """Hydra's handlers write to this program's streams and folder: afterwards logging is as it was before."""
     root = logging.getLogger()
-    before, level = list(root.handlers), root.level
+    before, level, least = list(root.handlers), root.level, root.manager.disable
     try:
         yield
     finally:
@@ -153,6 +153,10 @@ def _own_logging() -> Iterator[None]:
         for handler in before:
             root.addHandler(handler)
         root.setLevel(level)
+        logging.disable(least)
+        for logger in (root, *root.manager.loggerDict.values()):
+            if isinstance(logger, logging.Logger):
+                logger.disabled = False  # as Hydra leaves those that it silences
 
 
 def _check_sweep(arguments: list[str]) -> None:

@@ -273,6 +273,7 @@ def test_a_log_file_on_a_full_disk_is_told_once_on_the_terminal(tmp_path, monkey
 
 
 def test_a_terminal_that_fails_is_told_in_the_log_file(tmp_path, monkeypatch):
+    monkeypatch.setattr("gpt_pretrain.terminal.logs.lost", {})  # of a program before
     monkeypatch.setattr("rich.console.Console.print", raising(OSError(errno.EIO, "hung up")))
     logger, handlers = logging.getLogger(), [ConsoleHandler(), LogFile(str(tmp_path / "train.log"))]
     handlers[1].begin()
