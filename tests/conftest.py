@@ -1,6 +1,7 @@
 """What tests share: the book's story where it is at hand, small settings, and runs of the real program."""
 
 import importlib
+import logging
 import os
 import subprocess
 import sys
@@ -39,6 +40,15 @@ def _own_cache(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("GPT_PRETRAIN_CACHE", str(tmp_path_factory.mktemp("cache")))
         yield
+
+
+@pytest.fixture(autouse=True)
+def _audible():
+    """A test hears what is logged, whatever a program before it in this process has silenced."""
+    logging.disable(logging.NOTSET)
+    for logger in (logging.root, *logging.root.manager.loggerDict.values()):
+        if isinstance(logger, logging.Logger):
+            logger.disabled = False
 
 
 @pytest.fixture
