@@ -48,6 +48,7 @@ def benchmark(config: BenchmarkConfig, run: Path) -> None:
         keep_best=False,
         precision="32-true",  # the bare loop's
     )
+    config.logger = dataclasses.replace(config.logger, csv=True)  # where the last interval's speed stands
     prepared = preflight(config, run)
     tokens_per_step = prepared.plan.tokens_per_step
     show(
