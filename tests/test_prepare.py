@@ -174,8 +174,12 @@ def test_ctrl_c_while_the_tokenizing_processes_start_is_answered_once(tmp_path):
 def _python_answers_interrupts(pid):
     """True for a tokenizing process from when its interpreter has begun."""
     process = Path("/proc") / pid
-    caught = re.search(r"SigCgt:\s*(\w+)", (process / "status").read_text())
-    is_worker = b"spawn_main" in (process / "cmdline").read_bytes()
+    try:
+        status, command = (process / "status").read_text(), (process / "cmdline").read_bytes()
+    except (FileNotFoundError, ProcessLookupError):  # another child, gone since it was listed
+        return False
+    caught = re.search(r"SigCgt:\s*(\w+)", status)
+    is_worker = b"spawn_main" in command
     return is_worker and bool(int(caught[1], 16) & 1 << signal.SIGINT - 1)
 
 

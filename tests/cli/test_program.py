@@ -149,9 +149,9 @@ def test_runs_that_a_script_starts_in_the_same_second_do_not_share_a_folder(tmp_
     program = f"import sys; sys.argv[1:] = {SETTINGS}; {starts}"
     paths = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
     words, environment = [sys.executable, "-c", program], {**os.environ, "PYTHONPATH": paths}
-    runs = [subprocess.Popen(words, cwd=tmp_path, env=environment) for _ in range(3)]
-    assert [run.wait() for run in runs] == [0, 0, 0]
-    assert len(list((tmp_path / "outputs").glob("*/*"))) == 3
+    runs = [subprocess.Popen(words, cwd=tmp_path, env=environment) for _ in range(2)]
+    assert [run.wait() for run in runs] == [0, 0]
+    assert len(list((tmp_path / "outputs").glob("*/*"))) == 2
 
 
 def test_a_sweep_gives_every_trial_its_folder_and_the_result_of_a_run_alone(typed, tmp_path):

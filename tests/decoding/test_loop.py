@@ -210,9 +210,10 @@ def random_settings(rng):
     )
 
 
-def test_three_thousand_random_calls_raise_only_documented_errors_and_keep_the_promises(short_model):
-    rng, n_refused, n_ran = random.Random(0), 0, 0
-    while n_ran < 3000:
+@pytest.mark.parametrize(("seed", "calls"), [(0, 400), pytest.param(1, 3000, marks=pytest.mark.slow)])
+def test_random_calls_raise_only_documented_errors_and_keep_the_promises(short_model, seed, calls):
+    rng, n_refused, n_ran = random.Random(seed), 0, 0
+    while n_ran < calls:
         config = random_settings(rng)
         prompts = [
             [rng.randrange(61) for _ in range(rng.choice([1, 3, 11, 14]))] for _ in range(rng.randint(1, 3))
@@ -235,7 +236,7 @@ def test_three_thousand_random_calls_raise_only_documented_errors_and_keep_the_p
                 assert row.finish_reason in ("end_of_text", "stop", "length", "ruled_out")
                 assert all(token < 61 for token in row.token_ids)
         _check_equivalents(short_model, prompts, config, rows)
-    assert n_refused > 100
+    assert n_refused > calls // 30
 
 
 def _check_equivalents(model, prompts, config, rows):
