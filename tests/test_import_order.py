@@ -13,7 +13,7 @@ PACKAGE = Path(__file__).parent.parent / "gpt_pretrain"
 ORDER = """
 errors
 terminal: text watching streams logs
-launch: process
+launch: launchers process
 config: fields habits words model weights data decoding optimizer schedule trainer programs border
 loss
 model
@@ -28,7 +28,7 @@ data: notes fingerprints kinds listing files gutenberg sources reading_bar token
 runs: foreign folders owner record checkpoint pretrained
 training: schedule optim plan metrics_csv plots loggers first_sample machine preflight draws datamodule module
     callbacks callbacks.rhythm callbacks.stop callbacks.metrics callbacks.samples callbacks.progress_bar
-    callbacks.checkpoints report ending train
+    callbacks.checkpoints report ending environment train
 generation: prompts next_tokens prompt_loop run
 sweep: sweeper hydra_plugins.gpt_pretrain plugin trial
 cli: schemas help resume refusals compose program commands

@@ -18,6 +18,7 @@ from gpt_pretrain.sweep.trial import is_sweep, run_alone
     example="python train.py model=tiny optimizer.lr=1e-4 trainer.max_steps=100",
     rewrite=resume_arguments,
     outlive_reader=True,
+    several=True,
 )
 def train_command(config: TrainConfig, run: Path) -> float | None:
     """Pretrain a GPT-2-style language model. A sweep's objective is the best validation loss."""

@@ -39,13 +39,15 @@ def command(
     example: str,
     rewrite: Callable[[list[str], Path], list[str]] = lambda arguments, conf: arguments,
     outlive_reader: bool = False,
+    several: bool = False,
 ) -> Callable[[Callable[[Any, Path], float | None]], "Program"]:
     """Make `function(config, run)` a program: its settings are `conf/<config_name>.yaml`, typed as `root`.
 
     `rewrite` sees the command line, and the folder of settings, before Hydra does. With `outlive_reader` the
-    work goes on when nobody reads what it prints, as in `| head`.
+    work goes on when nobody reads what it prints, as in `| head`. With `several` it may be one of several
+    processes.
     """
-    return lambda function: Program(function, config_name, root, example, rewrite, outlive_reader)
+    return lambda function: Program(function, config_name, root, example, rewrite, outlive_reader, several)
 
 
 class Program:
@@ -59,10 +61,12 @@ class Program:
         example: str,
         rewrite: Callable[[list[str], Path], list[str]],
         outlive_reader: bool,
+        several: bool,
     ) -> None:
         functools.update_wrapper(self, function)
         self.function, self.config_name, self.root = function, config_name, root
-        self.example, self.rewrite, self.outlive_reader = example, rewrite, outlive_reader
+        self.example, self.rewrite = example, rewrite
+        self.outlive_reader, self.several = outlive_reader, several
         self.composed = False
         self.failures: list[UserFacingError] = []  # of a run, or of each trial of a sweep
         self.folders: set[Path] = set()  # that stood before this program made any
@@ -89,7 +93,7 @@ class Program:
 
     def _start(self) -> None:
         """Hand the command line to Hydra, which calls `_task` once, or once a trial."""
-        _check_sweep(sys.argv[1:])
+        _check_launch(sys.argv[1:], several=self.several)
         register_schemas(self.config_name, self.root)
         sys.argv[1:] = self.rewrite(_sweep_first(sys.argv[1:]), config_dir()) + _follower_arguments()
         self.folders = _standing_folders(sys.argv)
@@ -159,11 +163,16 @@ def _own_logging() -> Iterator[None]:
                 logger.disabled = False  # as Hydra leaves those that it silences
 
 
-def _check_sweep(arguments: list[str]) -> None:
-    wants_sweep = SWEEP & set(arguments) or value_of("hydra.mode", arguments) == "MULTIRUN"
-    if wants_sweep and process().world_size > 1:
+def _check_launch(arguments: list[str], *, several: bool) -> None:
+    launcher = process().launcher
+    if launcher is None or process().world_size == 1:
+        return
+    started = f"{launcher.name} started {process().world_size} processes"
+    if not several:
+        raise InputError(f"{started}, and this program is one process: start it with one, or without")
+    if SWEEP & set(arguments) or value_of("hydra.mode", arguments) == "MULTIRUN":
         raise InputError(
-            f"{process().launcher} started {process().world_size} processes, and each would start the sweep: "
+            f"{started}, and each would start the sweep: "
             "leave it out and set trainer.devices, which starts every trial's own"
         )
 

@@ -11,7 +11,7 @@ class TrainerConfig:
 
     accelerator: str = one_of("auto", "cpu", "gpu")
     devices: int | None = number(None, "every GPU, or one CPU process", at_least=1)  # per node
-    num_nodes: int = number(1, at_least=1)
+    num_nodes: int | None = number(None, "as the launcher says, else one", at_least=1)
     precision: str = one_of("auto", "32-true", "bf16-mixed", "bf16-true", "16-mixed")
     compile: bool = False  # torch.compile, block by block
     max_epochs: float | None = number(None, "no such limit", above=0)

@@ -1,45 +1,37 @@
-"""Which of a run's processes this one is, and what started it: found out once, here, and nowhere else.
-
-A launcher says it in environment variables. They are obeyed where they are whole and agree; a part of them,
-as a shell or an image leaves it behind, is refused by name. MASTER_ADDR and MASTER_PORT alone start nothing:
-many shells export them, and a process that nobody launched does not use them.
-"""
+"""Which of a run's processes this one is, and what started it: found out once, here, and nowhere else."""
 
 import os
-import re
+import socket
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import cache
 
 from gpt_pretrain.errors import InputError
+from gpt_pretrain.launch.launchers import (
+    ADDRESS,
+    FOREIGN,
+    OURSELVES,
+    SRUN,
+    STARTED_ITS_RANKS,
+    TELLING,
+    TORCHRUN,
+    VARIABLES,
+    Launcher,
+    Process,
+    number,
+    read_launch,
+    remedy,
+    shown,
+)
 
-TORCHRUN, OURSELVES = "torchrun", "this program"
-_RUN_ID, _OURS = "TORCHELASTIC_RUN_ID", "GPT_PRETRAIN_STARTED_ITS_RANKS"
-_ADDRESS = ("MASTER_ADDR", "MASTER_PORT")
-_WHOLE = {
-    TORCHRUN: ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", *_ADDRESS),
-    OURSELVES: ("LOCAL_RANK", "NODE_RANK", "WORLD_SIZE", *_ADDRESS),  # Lightning's script launcher
-}
-# Each says that somebody launched this process as one of several.
-_TELLING = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "NODE_RANK", "GROUP_RANK")
-# Launchers that are not understood yet: what they call the number of processes, and what this one's number.
-_FOREIGN = {
-    "mpirun": ("OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_RANK"),
-    "mpiexec": ("PMI_SIZE", "PMI_RANK"),
-    "jsrun": ("JSM_NAMESPACE_SIZE", "JSM_NAMESPACE_RANK"),
-}
-_OTHERS = ("STANDALONE_PORT", "GROUP_WORLD_SIZE", "ROLE_RANK", "ROLE_WORLD_SIZE", "ROLE_NAME", _OURS)
-
-
-@dataclass(kw_only=True, slots=True, frozen=True)
-class Process:
-    rank: int = 0
-    local_rank: int = 0
-    world_size: int = 1
-    local_world_size: int = 1  # processes on this machine
-    num_nodes: int = 1
-    launcher: str | None = None  # None: started by itself
+_OTHERS = (
+    "STANDALONE_PORT",
+    "GROUP_WORLD_SIZE",
+    "ROLE_RANK",
+    "ROLE_WORLD_SIZE",
+    "ROLE_NAME",
+    STARTED_ITS_RANKS,
+)
 
 
 @cache
@@ -52,19 +44,42 @@ def rank() -> int:
     return process().rank
 
 
+def is_launched() -> bool:
+    """True where another program started this run's processes: their number is not ours to choose."""
+    return process().launcher not in (None, OURSELVES)
+
+
+def name_of(rank: int, host: str | None = None) -> str:
+    """`rank 1 of 4 on <host>`, with the host where it is known."""
+    of = process()
+    if host is None and of.num_nodes == 1:
+        host = socket.gethostname()
+    elif host is None and of.hosts:
+        host = of.hosts[rank // of.local_world_size]
+    return f"rank {rank} of {of.world_size}" + (f" on {host}" if host else "")
+
+
 def find_process(environment: Mapping[str, str]) -> Process:
     """The process that a launcher's variables in `environment` describe. Raises InputError."""
     given = {key: value for key, value in environment.items() if value}  # empty is as good as unset
-    if _RUN_ID in given:
-        return _launched(given, TORCHRUN)
-    if _OURS in given:
-        return _launched(given, OURSELVES)
-    if left := [key for key in _TELLING if key in given]:
-        raise InputError(
-            f"{_shown(given, left)}: one of several processes, as it seems, but torchrun did not start it "
-            f"({_RUN_ID} is not set)\n{_remedy(left)}"
-        )
-    _check_foreign(given)
+    if TORCHRUN.mark in given:
+        _check_one_torchrun_a_machine(given)
+        return read_launch(given, TORCHRUN)
+    if OURSELVES.mark in given:
+        return read_launch(given, OURSELVES)
+    for launcher in FOREIGN:
+        if _is_one_of_several(given, launcher):
+            return read_launch(given, launcher)
+        if launcher is SRUN and launcher.mark in given:
+            break  # one task of srun's, whatever its library for MPI has set
+    if left := [key for key in TELLING if key in given]:
+        if missing := [key for key in VARIABLES.whole if key not in given]:
+            raise InputError(
+                f"{shown(given, left)}: one of several processes, as it seems, but not torchrun's "
+                f"({TORCHRUN.mark} is not set), and without it {', '.join(missing)} would be needed too\n"
+                f"{remedy(left)}"
+            )
+        return read_launch(given, VARIABLES)
     return Process()
 
 
@@ -77,7 +92,7 @@ def launching(world_size: int) -> Iterator[None]:
         yield
         return
     before = dict(os.environ)
-    own = without_launcher(before) | ({_OURS: "1"} if world_size > 1 else {})
+    own = without_launcher(before) | ({STARTED_ITS_RANKS: "1"} if world_size > 1 else {})
     try:
         _set_environment(own)
         yield
@@ -87,7 +102,7 @@ def launching(world_size: int) -> Iterator[None]:
 
 def without_launcher(environment: Mapping[str, str]) -> dict[str, str]:
     """`environment` for a program that is nobody's rank."""
-    theirs = {*_TELLING, *_ADDRESS, *_OTHERS}
+    theirs = {*TELLING, *ADDRESS, *_OTHERS}
     return {
         key: value
         for key, value in environment.items()
@@ -95,82 +110,25 @@ def without_launcher(environment: Mapping[str, str]) -> dict[str, str]:
     }
 
 
-def _launched(given: dict[str, str], launcher: str) -> Process:
-    whole = _WHOLE[launcher]
-    mark = _RUN_ID if launcher == TORCHRUN else _OURS
-    present = [key for key in whole if key in given]
-    if missing := [key for key in whole if key not in given]:
+def _is_one_of_several(given: Mapping[str, str], launcher: Launcher) -> bool:
+    size = launcher.world_size
+    if launcher is SRUN and size not in given:
+        size = "SLURM_NTASKS"
+    if launcher.mark not in given:  # an allocation has tasks that nobody has started
+        size = ""
+    return any(key in given and number(given, key) > most for key, most in ((size, 1), (launcher.rank, 0)))
+
+
+def _check_one_torchrun_a_machine(given: Mapping[str, str]) -> None:
+    """Several torchruns that srun starts, each whole in itself, would train the same model several times."""
+    machines, tasks = given.get("GROUP_WORLD_SIZE", ""), given.get("SLURM_STEP_NUM_TASKS", "1")
+    if SRUN.mark in given and tasks != "1" and machines.isdigit() and machines != tasks:
         raise InputError(
-            f"{mark} is set, as {launcher} sets it, but not {', '.join(missing)}\n{_remedy([mark, *present])}"
+            f"{shown(given, ['SLURM_STEP_NUM_TASKS', 'GROUP_WORLD_SIZE'])}: srun started {tasks} torchruns "
+            "that know nothing of each other: leave torchrun out, or start one a machine (srun "
+            "--ntasks-per-node=1 torchrun --nnodes=<machines> --nproc-per-node=<devices> --rdzv-backend=c10d "
+            f"--rdzv-endpoint=<the first machine>:29500 train.py ...), or unset {SRUN.mark}"
         )
-    numbers = {key: _number(given, key) for key in whole if key != "MASTER_ADDR"}
-    if launcher == TORCHRUN:
-        found = Process(
-            rank=numbers["RANK"],
-            local_rank=numbers["LOCAL_RANK"],
-            world_size=numbers["WORLD_SIZE"],
-            local_world_size=numbers["LOCAL_WORLD_SIZE"],
-            num_nodes=numbers["WORLD_SIZE"] // max(numbers["LOCAL_WORLD_SIZE"], 1),
-            launcher=launcher,
-        )
-    else:  # on one machine
-        found = Process(
-            rank=numbers["LOCAL_RANK"],
-            local_rank=numbers["LOCAL_RANK"],
-            world_size=numbers["WORLD_SIZE"],
-            local_world_size=numbers["WORLD_SIZE"],
-            launcher=launcher,
-        )
-    node = "GROUP_RANK" if launcher == TORCHRUN else "NODE_RANK"
-    agrees = (
-        found.local_rank < found.local_world_size
-        and found.local_world_size * found.num_nodes == found.world_size
-        and found.rank < found.world_size
-        and found.rank % found.local_world_size == found.local_rank
-        and (node not in given or _number(given, node) == found.rank // found.local_world_size)
-        and 0 < numbers["MASTER_PORT"] < 2**16
-    )
-    if not agrees:
-        shown = [key for key in dict.fromkeys((*whole, node)) if key in given]
-        raise InputError(
-            f"{_shown(given, shown)} contradict each other\n{_remedy([mark, *shown])}, "
-            "with as many processes on every machine"
-        )
-    return found
-
-
-def _check_foreign(given: dict[str, str]) -> None:
-    """One process of one task trains; several tasks would be as many runs that know nothing of each other."""
-    if "SLURM_STEP_ID" in given:  # srun's; an allocation's shell and its batch script have none
-        size = "SLURM_STEP_NUM_TASKS" if "SLURM_STEP_NUM_TASKS" in given else "SLURM_NTASKS"
-        launchers = {"srun": (size, "SLURM_PROCID")}
-    else:
-        launchers = {"srun": ("", "SLURM_PROCID"), **_FOREIGN}
-    for launcher, (size, own) in launchers.items():
-        keys = [key for key in (size, own) if key in given]
-        if any(key in given and _number(given, key) > most for key, most in ((size, 1), (own, 0))):
-            raise InputError(
-                f"{_shown(given, keys)}: one of several tasks, which {launcher} starts as separate programs\n"
-                f"start one task a machine, and in it torchrun --nproc-per-node=<devices> train.py ...; "
-                f"or unset {' '.join(keys)}"
-            )
-
-
-def _number(given: Mapping[str, str], key: str) -> int:
-    if not re.fullmatch("[0-9]{1,9}", given[key]):
-        raise InputError(f"{_shown(given, [key])} is no number\n{_remedy([key])}")
-    return int(given[key])
-
-
-def _shown(given: Mapping[str, str], keys: list[str]) -> str:
-    return " ".join(f"{key}={given[key]!r:.40}".replace("'", "") for key in keys)
-
-
-def _remedy(keys: list[str]) -> str:
-    return (
-        f"for one process, unset {' '.join(keys)}; "
-        "for several, start with torchrun --nproc-per-node=<devices> train.py ..."
-    )
 
 
 def _set_environment(wanted: Mapping[str, str]) -> None:

@@ -4,7 +4,8 @@ from dataclasses import dataclass
 
 from gpt_pretrain.config import TrainerConfig
 from gpt_pretrain.errors import InputError
-from gpt_pretrain.launch.process import TORCHRUN, process
+from gpt_pretrain.launch.launchers import SRUN
+from gpt_pretrain.launch.process import is_launched, process
 
 
 @dataclass(kw_only=True, slots=True, frozen=True)
@@ -34,34 +35,47 @@ def find_machine(trainer: TrainerConfig) -> Machine:
             "trainer.precision=16-mixed needs a GPU: set trainer.precision=bf16-mixed or 32-true"
         )
     devices = trainer.devices or (n_gpus if accelerator == "gpu" else 1)
-    if process().launcher == TORCHRUN:
-        devices = _devices_of_torchrun(trainer)
-    elif trainer.num_nodes > 1:  # it would wait for the others for half an hour
+    if is_launched():
+        devices = _devices_launched(trainer)
+    elif (trainer.num_nodes or 1) > 1:  # it would wait for the others for half an hour
         raise InputError(
             f"trainer.num_nodes={trainer.num_nodes}: this process was started alone: start one a machine "
-            f"with torchrun --nnodes={trainer.num_nodes} --nproc-per-node=<devices> train.py ..."
+            f"with torchrun --nnodes={trainer.num_nodes} --nproc-per-node=<devices> train.py ..., "
+            f"or all with srun --nodes={trainer.num_nodes} --ntasks-per-node=<devices> python train.py ..."
         )
     if accelerator == "gpu" and devices > n_gpus:
-        given = "torchrun --nproc-per-node" if process().launcher == TORCHRUN else "trainer.devices"
-        raise InputError(f"{given}={devices}: this machine has {n_gpus} GPUs")
+        raise InputError(_too_few_gpus(devices, n_gpus))
     precision = precision_for(trainer.precision, accelerator)
     return Machine(
         accelerator=accelerator, devices=devices, num_nodes=process().num_nodes, precision=precision
     )
 
 
-def _devices_of_torchrun(trainer: TrainerConfig) -> int:
-    started = process()
+def _devices_launched(trainer: TrainerConfig) -> int:
+    """What a launcher started on each machine. Raises InputError where the settings say something else."""
+    started, launcher = process(), process().launcher
+    assert launcher is not None
     for name, given, launched, option in (
-        ("devices", trainer.devices or started.local_world_size, started.local_world_size, "nproc-per-node"),
-        ("num_nodes", trainer.num_nodes, started.num_nodes, "nnodes"),
+        ("devices", trainer.devices, started.local_world_size, launcher.devices),
+        ("num_nodes", trainer.num_nodes, started.num_nodes, launcher.nodes),
     ):
-        if given != launched and (name, given) != ("num_nodes", 1):  # 1 is the default
+        if given not in (launched, None):
             raise InputError(
-                f"trainer.{name}={given}, but torchrun started --{option}={launched}: "
-                f"set trainer.{name}={launched}, or start with torchrun --{option}={given}"
+                f"trainer.{name}={given}, but {launcher.name} started {option}={launched}: "
+                f"set trainer.{name}={launched} or null, or start with {launcher.name} {option}={given}"
             )
     return started.local_world_size
+
+
+def _too_few_gpus(devices: int, n_gpus: int) -> str:
+    launcher = process().launcher if is_launched() else None
+    if launcher is SRUN and n_gpus == 1:
+        return (
+            f"srun started {devices} tasks on this machine, and this one sees one GPU only: ask for "
+            "--gpus-per-node instead of --gpus-per-task, or add --gpu-bind=none"
+        )
+    given = "trainer.devices" if launcher is None else f"{launcher.name} {launcher.devices}"
+    return f"{given}={devices}: this machine has {n_gpus} GPU{'s' * (n_gpus != 1)}"
 
 
 def precision_for(wanted: str, accelerator: str) -> str:

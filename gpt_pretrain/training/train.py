@@ -8,11 +8,9 @@ from pathlib import Path
 
 import lightning as L
 import torch
-from lightning.pytorch.plugins.environments import LightningEnvironment, TorchElasticEnvironment
 from lightning.pytorch.strategies import DDPStrategy
 
 from gpt_pretrain.config import TrainConfig, to_plain
-from gpt_pretrain.launch.process import TORCHRUN, process
 from gpt_pretrain.model import GPTModel
 from gpt_pretrain.terminal.watching import watching, watching_threads
 from gpt_pretrain.training.callbacks.checkpoints import Checkpoints, DirectoryCheckpointIO
@@ -23,6 +21,7 @@ from gpt_pretrain.training.callbacks.stop import Stop
 from gpt_pretrain.training.datamodule import GPTDataModule
 from gpt_pretrain.training.draws import BookDraws, Draws, StepDraws
 from gpt_pretrain.training.ending import Ending
+from gpt_pretrain.training.environment import build_environment
 from gpt_pretrain.training.loggers import build_loggers
 from gpt_pretrain.training.module import GPTModule
 from gpt_pretrain.training.preflight import Prepared
@@ -66,7 +65,7 @@ def train(config: TrainConfig, prepared: Prepared, run: Path) -> Summary:
         callbacks=[stop, metrics, samples, bar, checkpoints],  # in this order: see their docstrings
         plugins=[
             DirectoryCheckpointIO(prepared.model, prepared.tokenizer, to_plain(config)),
-            _environment(),
+            build_environment(),
         ],
         enable_checkpointing=False,  # ours
         enable_progress_bar=False,  # ours
@@ -94,11 +93,6 @@ def _already_ended(prepared: Prepared, run: Path) -> Summary | None:
     if summary is not None:
         log.info("%s is at its last step %d already (%s): give a larger one", short(run), step, plan.budget)
     return summary
-
-
-def _environment() -> LightningEnvironment | TorchElasticEnvironment:
-    """Said outright: left to itself, Lightning takes the shell of a SLURM allocation for a task of srun."""
-    return TorchElasticEnvironment() if process().launcher == TORCHRUN else LightningEnvironment()
 
 
 def _build_model(config: TrainConfig, prepared: Prepared) -> GPTModel:
