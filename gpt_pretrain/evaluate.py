@@ -43,6 +43,8 @@ def evaluate(config: EvaluateConfig, run: Path) -> None:
     check_windows(corpus, config.data, context_length)
     model.to(pick_device(config.device))
     show(f"{source}: {model.n_params():,} parameters, windows of {context_length} tokens", file=sys.stderr)
+    for remark in corpus.remarks():
+        show(remark, file=sys.stderr)
     show(f"{'':6}{'loss':>10}{'perplexity':>13}{'bits/byte':>12}{'tokens':>13}")
     for split, tokens in (("train", corpus.train), ("val", corpus.val)):
         if config.split in ("both", split):

@@ -24,7 +24,7 @@ weights: protobuf crc32c stored table fit gpt2_sizes dialects pickled safetensor
 decoding: filters penalties key_values layout scoring choose continuation sequences beam contrastive loop
     text
 data: notes fingerprints kinds listing files gutenberg sources reading_bar tokens shards workers splits
-    token_cache token_files windows corpus order
+    marks token_cache token_files windows copies corpus order
 runs: foreign folders owner record checkpoint pretrained
 training: schedule optim plan metrics_csv plots loggers first_sample machine preflight draws datamodule module
     callbacks callbacks.rhythm callbacks.stop callbacks.metrics callbacks.samples callbacks.progress_bar

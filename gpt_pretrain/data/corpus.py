@@ -8,7 +8,9 @@ from pathlib import Path
 import numpy as np
 
 from gpt_pretrain.config import DataConfig, TokenizerConfig
+from gpt_pretrain.data.copies import check_apart, check_held_out, said_of_copies
 from gpt_pretrain.data.listing import Listing, find_files
+from gpt_pretrain.data.marks import remark
 from gpt_pretrain.data.sources import Source, TextFiles, alphabet_of, build_source, cache_dir
 from gpt_pretrain.data.token_cache import open_or_build
 from gpt_pretrain.data.token_files import read_token_files
@@ -35,6 +37,8 @@ class Part:
     val_bytes: int | None = None  # None: to be counted from the tokens
     documents: dict[str, np.ndarray] | None = None  # stream to where its documents begin; None: not known
     token_dtypes: list[str] = field(default_factory=list)  # of token files
+    marks: list[str] = field(default_factory=list)  # what is said of end-of-text marks inside its text
+    digests: dict[Path, str] = field(default_factory=dict)  # of its files' content
     folder: Path | None = None  # in the cache
     built: bool = False
 
@@ -48,6 +52,9 @@ class Part:
             yield f"{self.name}: {summary}"
         if self.token_dtypes not in ([], ["uint16"]):
             yield f"{self.name}: ids read as {' and '.join(self.token_dtypes)} (data.token_dtype)"
+        yield from (f"{self.name}: {mark}" for mark in self.marks)
+        if said := said_of_copies(self.digests):
+            yield f"{self.name}: {said}"
 
 
 @dataclass(kw_only=True, slots=True)
@@ -89,20 +96,16 @@ def load_corpus(config: DataConfig, tokenizer: Tokenizer, *, checksums: bool = F
     ]
     if config.val_path:
         separate = _load_part(config, config.val_path, 0.0, tokenizer, split="none", checksums=checksums)
-        trained = {file.resolve() for part in parts for file in part.files}
-        shared = [file for file in separate.files if file.resolve() in trained]
-        if shared or separate.fingerprint in {part.fingerprint for part in parts}:
-            what = f"{shared[0]}, which" if shared else "the text that"
-            raise InputError(
-                f"data.val_path={config.val_path} holds {what} is trained on: give another, or none "
-                "to have data.val_fraction of the text left out of training"
-            )
+        for part in parts:
+            check_held_out(config.val_path, separate.digests, part.digests)
+            if separate.fingerprint == part.fingerprint:  # of what lies in no files of ours
+                raise InputError(f"data.val_path={config.val_path} holds the text that is trained on")
         separate.name = f"val_path={config.val_path}"
         separate.train, separate.val = Tokens([]), separate.train
         separate.val_bytes = separate.n_bytes if separate.documents is not None else None
         parts.append(separate)
     elif config.split != "documents":  # which puts a document on the same side of all sources
-        _check_apart(parts)
+        check_apart({part.name: part.digests for part in parts})
     val = _joined([part.val for part in parts], tokenizer)
     val_bytes = sum(_val_bytes(part, tokenizer) for part in parts)
     return Corpus(
@@ -174,19 +177,6 @@ def check_same(corpus: Corpus, expected: dict[str, str], where: str) -> None:
             )
 
 
-def _check_apart(parts: list[Part]) -> None:
-    """Raise InputError where two sources have a file, of which each would hold out another part."""
-    owners: dict[Path, str] = {}
-    for part in parts:
-        for file in part.files:
-            owner = owners.setdefault(file.resolve(), part.name)
-            if owner != part.name:
-                raise InputError(
-                    f"data.sources: {file} is in {owner} and in {part.name}: what one of them holds out for "
-                    "validation the other would train on\ngive it in one only, or set data.split=documents"
-                )
-
-
 def _weights(config: DataConfig) -> dict[str | None, float]:
     """Each source's path, None for one that needs none, with its weight."""
     if config.sources:
@@ -220,6 +210,8 @@ def _load_part(
         n_characters=cached.total("characters"),
         n_bytes=cached.total("bytes"),
         documents={stream: cached.documents(stream) for stream in cached.index["streams"]},
+        marks=[remark(tokenizer, mark, count) for mark, count in cached.marks.items()],
+        digests=source.digests,
         folder=cached.folder,
         built=cached.built,
     )
@@ -249,6 +241,7 @@ def _token_part(
         fingerprint=found.fingerprint,
         listing=listing,
         token_dtypes=sorted(set(found.dtypes)),
+        digests=dict(zip(listing.files, found.digests, strict=True)),
     )
 
 

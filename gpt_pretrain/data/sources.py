@@ -35,6 +35,7 @@ class Source(Protocol):
     name: str  # its path, as the user gave it
     holds: str  # what its documents are, for messages
     files: list[Path]  # all of whose text it gives
+    digests: dict[Path, str]  # of the content of each, when its fingerprint was last taken
     listing: Listing  # those, with what was passed over beside them
     n_files: int
     files_read: int  # so far, for the progress bar
@@ -95,6 +96,7 @@ class PythonReference:
 
     def __init__(self) -> None:
         self.files: list[Path] = []
+        self.digests: dict[Path, str] = {}
         self.listing = Listing(files=[])
         topics = pydoc_data.topics.topics
         self.text = "\n\n".join(topics[name] for name in sorted(topics))
@@ -117,12 +119,14 @@ class TextFiles:
         self.name, self.listing, self.files = name, listing, listing.files
         self.text_field, self.cache = config.text_field, cache
         self.n_files, self.files_read = len(self.files), 0
+        self.digests: dict[Path, str] = {}
         self.n_bytes = sum(_size(file) for file in self.files)
 
     def fingerprint(self) -> str:
         """Of the files' content in the order of their names; the names themselves do not count."""
-        digests = [_digest(file, self.cache) for file in self.files]
-        return combined(self.kind, self.text_field, [kind_of(file) for file in self.files], digests)
+        self.digests = {file: _digest(file, self.cache) for file in self.files}
+        kinds = [kind_of(file) for file in self.files]
+        return combined(self.kind, self.text_field, kinds, list(self.digests.values()))
 
     def documents(self, on_bytes: OnBytes) -> Iterator[Document]:
         for number, file in enumerate(self.files):
@@ -158,6 +162,7 @@ class HuggingFace:
         self.name, self.config, self.cache = path, config, cache
         self.local = sorted(f for f in Path(path).rglob("*") if f.is_file()) if Path(path).is_dir() else []
         self.files: list[Path] = []  # a section may be a part of them
+        self.digests: dict[Path, str] = {}
         self.listing = Listing(files=[])
         self.n_files, self.files_read = 1, 0
 

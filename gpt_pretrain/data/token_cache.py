@@ -19,6 +19,7 @@ import numpy as np
 from filelock import FileLock, Timeout
 
 from gpt_pretrain.config import DataConfig
+from gpt_pretrain.data.marks import CountedMarks, ordinary_marks
 from gpt_pretrain.data.notes import combined, read_note, using, write_note
 from gpt_pretrain.data.reading_bar import ReadingBar
 from gpt_pretrain.data.shards import (
@@ -60,6 +61,13 @@ class Cached:
     def documents(self, stream: str) -> np.ndarray:
         """Where each document of a stream begins, in tokens."""
         return stream_documents(self.folder, self.index, stream)
+
+    @property
+    def marks(self) -> dict[str, int]:
+        """End marks that stand in the text and became ordinary tokens, with how often; a cache of an earlier
+        version does not know.
+        """
+        return self.index.get("marks", {})
 
     def total(self, what: str, *streams: str) -> int:
         """Sum of `tokens`, `characters` or `bytes` over streams, by default over all."""
@@ -156,8 +164,10 @@ def _build(
         log.info(
             "data    an interrupted build of %s is there: going on after %d batches", source.name, skipped
         )
+    marks = CountedMarks(ordinary_marks(tokenizer, allow_special=config.special_tokens))
     with ReadingBar("tokenizing", source) as bar:
-        texts = batches(source.documents(bar.advance), _side(source, config, split), tokenizer.safe)
+        documents = marks.of(source.documents(bar.advance))
+        texts = batches(documents, _side(source, config, split), tokenizer.safe)
         for _ in range(skipped):
             next(texts, None)
         options: dict[str, Any] = {"allow_special": config.special_tokens, "dtype": dtype}
@@ -172,7 +182,7 @@ def _build(
     except InputError:
         shutil.rmtree(partial)  # going on from it would end here again
         raise
-    return build.finish()
+    return build.finish(marks.counts)
 
 
 class _Build:
@@ -217,9 +227,9 @@ class _Build:
         write_note(self.folder / PROGRESS, {"batches": self.n_batches, "streams": self._states()})
         self._committed = time.monotonic()
 
-    def finish(self) -> dict[str, Any]:
+    def finish(self, marks: dict[str, int]) -> dict[str, Any]:
         """Write the index, which makes the folder a cache; returns it."""
-        self.index["streams"] = self._states()
+        self.index |= {"streams": self._states(), "marks": marks}
         write_note(self.folder / INDEX, self.index)
         (self.folder / PROGRESS).unlink()
         return self.index

@@ -101,7 +101,7 @@ def test_a_validation_file_inside_the_folder_that_is_trained_on_is_refused(tmp_p
 def test_a_validation_source_of_the_text_that_is_trained_on_is_refused(tmp_path, load):
     for name in ("train.txt", "copy.txt"):
         (tmp_path / name).write_text("the same text")
-    with pytest.raises(InputError, match=r"copy\.txt holds the text that is trained on"):
+    with pytest.raises(InputError, match=r"copy\.txt, a copy of .*train\.txt, which is trained on"):
         load(tmp_path / "train.txt", val_path=str(tmp_path / "copy.txt"))
 
 
