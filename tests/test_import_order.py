@@ -14,7 +14,7 @@ ORDER = """
 errors
 terminal: text watching streams logs
 launch: launchers process
-config: fields habits words model weights data decoding optimizer schedule trainer programs border
+config: fields habits words model weights data decoding optimizer schedule sweep trainer programs border
 loss
 model
 tokenizer: vocab segmentation patterns protocol bpe small tokenizer_json build
@@ -28,9 +28,10 @@ data: notes fingerprints kinds listing files gutenberg sources reading_bar token
 runs: foreign folders owner record checkpoint pretrained
 training: schedule optim plan metrics_csv plots loggers first_sample machine preflight draws datamodule module
     callbacks callbacks.rhythm callbacks.stop callbacks.metrics callbacks.samples callbacks.progress_bar
-    callbacks.checkpoints report ending environment train
+    callbacks.verdict callbacks.checkpoints report ending environment train
 generation: prompts next_tokens prompt_loop run
-sweep: sweeper hydra_plugins.gpt_pretrain plugin trial
+sweep: refusals space record strategies trial version check search place ahead queue leaderboard board workers
+    course sweeper hydra_plugins.gpt_pretrain plugin
 cli: schemas help resume refusals compose program commands
 evaluate
 export
@@ -39,6 +40,7 @@ inspect_data
 benchmark: training decoding data __main__
 benchmark_decoding
 benchmark_data
+__main__
 """
 
 

@@ -9,7 +9,7 @@ from gpt_pretrain.config import GenerateConfig, TrainConfig
 from gpt_pretrain.generation.prompts import quoted
 from gpt_pretrain.launch.process import launching, rank
 from gpt_pretrain.runs.owner import owned
-from gpt_pretrain.sweep.trial import is_sweep, run_alone
+from gpt_pretrain.sweep.trial import conclude_trial, goes_on, is_sweep, judge, run_alone
 
 
 @command(
@@ -25,6 +25,7 @@ def train_command(config: TrainConfig, run: Path) -> float | None:
     from gpt_pretrain.training.preflight import preflight
 
     with owned(run) if not rank() else nullcontext():
+        goes_on(config, run)
         prepared = preflight(config, run)
         if not (prepared.plan.world_size > 1 and is_sweep()):
             accept(run, config)
@@ -32,8 +33,10 @@ def train_command(config: TrainConfig, run: Path) -> float | None:
                 # lightning takes seconds: bad input is refused before
                 from gpt_pretrain.training.train import train
 
-                return train(config, prepared, run)["best_val_loss"]
-    return run_alone(run)["best_val_loss"]
+                summary = train(config, prepared, run, judge(config.sweep, prepared.plan))
+            conclude_trial(summary)
+            return summary["best_val_loss"]
+    return run_alone(run)
 
 
 @command(

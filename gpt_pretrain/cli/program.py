@@ -25,6 +25,8 @@ from gpt_pretrain.config.border import escaped
 from gpt_pretrain.config.words import SWEEP, value_of
 from gpt_pretrain.errors import InputError, ReaderGoneError, StoppedError, UserFacingError
 from gpt_pretrain.launch.process import process, rank
+from gpt_pretrain.sweep.refusals import refuse_with
+from gpt_pretrain.sweep.trial import recorded
 from gpt_pretrain.terminal.logs import Formatter, LogFile
 from gpt_pretrain.terminal.streams import settle_streams
 from gpt_pretrain.terminal.text import show
@@ -89,7 +91,7 @@ class Program:
         except UserFacingError as error:
             self._fail(error)
         if self.failures:
-            sys.exit(self.failures[0].exit_code)
+            sys.exit(max(failure.exit_code for failure in self.failures))
 
     def _start(self) -> None:
         """Hand the command line to Hydra, which calls `_task` once, or once a trial."""
@@ -97,6 +99,7 @@ class Program:
         register_schemas(self.config_name, self.root)
         sys.argv[1:] = self.rewrite(_sweep_first(sys.argv[1:]), config_dir()) + _follower_arguments()
         self.folders = _standing_folders(sys.argv)
+        refuse_with(functools.partial(user_facing, self.root, debug=False))
         start = hydra.main(version_base="1.3", config_path=str(config_dir()), config_name=self.config_name)
         try:
             start(self._task)()
@@ -109,7 +112,7 @@ class Program:
         self.composed = True
         run = Path(HydraConfig.get().runtime.output_dir)
         try:
-            with user_facing(self.root, debug=bool(settings.get("debug"))):
+            with recorded(run), user_facing(self.root, debug=bool(settings.get("debug"))):
                 return self.function(to_config(settings, self.root), run)
         except UserFacingError as error:
             _remove_empty(run, self.folders)

@@ -32,6 +32,7 @@ from gpt_pretrain.config.schedule import (
     ScheduleConfig,
     WSDConfig,
 )
+from gpt_pretrain.config.sweep import SweepConfig
 from gpt_pretrain.config.trainer import LoggerConfig, TrainerConfig
 from gpt_pretrain.config.weights import WeightsConfig
 
@@ -57,6 +58,7 @@ __all__ = [
     "PrepareConfig",
     "SGDConfig",
     "ScheduleConfig",
+    "SweepConfig",
     "TokenizerConfig",
     "TrainConfig",
     "TrainerConfig",

@@ -42,6 +42,19 @@ def to_config(settings: DictConfig | Mapping[str, Any], root: type[C]) -> C:
     What Hydra composed is whole, its interpolations are resolved. A plain mapping is data: nothing in it is
     resolved, and what it lacks has its default.
     """
+    config = to_typed(settings, root)
+    check_config(config)
+    return config
+
+
+def check_config(config: object) -> None:
+    """Raise InputError for a value out of its range, or for values that contradict each other."""
+    check_ranges(config, "")
+    config.check()  # type: ignore[attr-defined]
+
+
+def to_typed(settings: DictConfig | Mapping[str, Any], root: type[C]) -> C:
+    """`to_config` before values are compared with their ranges and with each other."""
     try:
         plain = _plain(settings)
         schema = OmegaConf.structured(root)
@@ -70,9 +83,20 @@ def to_config(settings: DictConfig | Mapping[str, Any], root: type[C]) -> C:
         for key in _missing(OmegaConf.to_container(merged), plain):
             raise InputError(f"{key} was taken out of the settings: give it a value instead of ~{key}")
     assert isinstance(config, root)
-    check_ranges(config, "")
-    config.check()  # type: ignore[attr-defined]
     return config
+
+
+def typed_section(settings: DictConfig, section: str, cls: type[C]) -> C:
+    """One section of what Hydra composed, typed and in range, whatever the others hold. Raises InputError."""
+    try:
+        plain = OmegaConf.to_container(settings[section], resolve=True)
+        typed = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(cls), escaped(plain)))
+    except OmegaConfBaseException as error:
+        raise InputError(say_what_is_wrong(error, cls)) from error
+    assert isinstance(typed, cls)
+    check_ranges(typed, f"{section}.")
+    typed.check()  # type: ignore[attr-defined]
+    return typed
 
 
 def say_what_is_wrong(error: OmegaConfBaseException, root: type) -> str:

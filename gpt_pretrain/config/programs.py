@@ -1,6 +1,6 @@
 """The root of every program's settings: one section a config group, then single values."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from os.path import realpath
 
 from gpt_pretrain.config.data import DataConfig, TokenizerConfig
@@ -9,6 +9,7 @@ from gpt_pretrain.config.fields import number, one_of
 from gpt_pretrain.config.model import ModelSettings
 from gpt_pretrain.config.optimizer import OptimizerConfig
 from gpt_pretrain.config.schedule import ScheduleConfig
+from gpt_pretrain.config.sweep import SweepConfig
 from gpt_pretrain.config.trainer import LoggerConfig, TrainerConfig
 from gpt_pretrain.config.weights import WeightsConfig
 from gpt_pretrain.errors import InputError
@@ -25,6 +26,7 @@ class TrainConfig:
     decoding: DecodingConfig  # of the samples drawn while training
     trainer: TrainerConfig
     logger: LoggerConfig
+    sweep: SweepConfig = field(default_factory=SweepConfig)
     seed: int = number(123, at_least=0, below=2**63)
     resume: str | None = None  # auto: the newest run; or a run's folder
     debug: bool = False  # tracebacks instead of messages
@@ -38,6 +40,7 @@ class TrainConfig:
             )
         self.data.check()
         self.tokenizer.check()
+        self.sweep.check()
         for name in ("initial_lr", "min_lr"):
             value = getattr(self.schedule, name)
             if value is not None and value > self.optimizer.lr:

@@ -31,17 +31,19 @@ def read_record(checkpoint: Path) -> TrainConfig:
 
 def differences(now: TrainConfig, then: TrainConfig) -> dict[str, tuple[Any, Any]]:
     """Settings that a run goes on with other values of: key to (now, then)."""
-    flat, before = _flat(to_plain(now)), _flat(to_plain(then))
+    flat, before = flatten(to_plain(now)), flatten(to_plain(then))
     leave_out = {f"{section}.{name}" for section, names in OF_THIS_MACHINE.items() for name in names}
     leave_out |= {"resume", "debug"}
     keys = [key for key in [*flat, *(key for key in before if key not in flat)] if key not in leave_out]
+    keys = [key for key in keys if not key.startswith("sweep.")]  # of which a run takes nothing
     return {key: (flat.get(key), before.get(key)) for key in keys if flat.get(key) != before.get(key)}
 
 
-def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+def flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested settings by their dotted keys."""
     flat: dict[str, Any] = {}
     for key, value in tree.items():
         # These two are one setting each, whose keys are the user's.
         nested = isinstance(value, dict) and f"{prefix}{key}" not in ("data.sources", "decoding.logit_bias")
-        flat |= _flat(value, f"{prefix}{key}.") if nested else {prefix + key: value}
+        flat |= flatten(value, f"{prefix}{key}.") if nested else {prefix + key: value}
     return flat

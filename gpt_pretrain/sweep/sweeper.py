@@ -1,35 +1,29 @@
-"""The sweeper that `-m` starts: Hydra's own, in a folder that no other sweep has."""
+"""The sweeper that `-m` starts, as Hydra wants it."""
 
-from pathlib import Path
 from typing import Any
 
-from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
-
-from gpt_pretrain.config.words import typed
-from gpt_pretrain.errors import InputError
-from gpt_pretrain.runs.folders import is_run
-from gpt_pretrain.runs.owner import owned
+from hydra.plugins.sweeper import Sweeper as HydraSweeper
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig
 
 NAMESPACE = "hydra_plugins.gpt_pretrain"  # Hydra takes plugins of the first of these names only
-RECORD = "multirun.yaml"  # as Hydra names it
 
 
-class Sweeper(BasicSweeper):
-    """Refuses a folder that holds a sweep before anything in it is changed."""
+class Sweeper(HydraSweeper):
+    """Every program knows it; what it does is imported when it does it."""
 
     __module__ = NAMESPACE
 
+    def __init__(self, max_batch_size: int | None = None, params: dict[str, str] | None = None) -> None:
+        self.max_batch_size, self.params = max_batch_size, params or {}
+
+    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        self.hydra_context, self.task_function, self.config = hydra_context, task_function, config
+
     def sweep(self, arguments: list[str]) -> Any:
+        from gpt_pretrain.sweep.course import Course
+
         assert self.config is not None
-        folder = Path(self.config.hydra.sweep.dir)
-        if (folder / RECORD).exists() or is_run(folder):
-            raise InputError(
-                f"{folder} holds a sweep or a run already: give another hydra.sweep.dir, "
-                f"or go on with one run, {typed('resume', str(folder / '0'))}"
-            )
-        with owned(folder, "hydra.sweep.dir"):
-            try:
-                return super().sweep(arguments)
-            finally:
-                if not any(is_run(trial) for trial in folder.iterdir()):  # every one was refused
-                    (folder / RECORD).unlink(missing_ok=True)
+        assert self.hydra_context is not None
+        course = Course(self.hydra_context, self.task_function, self.config, self.max_batch_size)
+        course.run(self.params, arguments)

@@ -1,35 +1,202 @@
-"""A sweep's trial on several devices: a fresh process of its own.
+"""A trial from its own side: it writes what becomes of it into its record, in whichever process it runs.
 
-Lightning starts a rank by running the command line again, sweep and all, and leaves its process group
-behind for the next trial, which would train on half of its samples without a word.
+An environment variable, which Hydra sets for a trial under every launcher, says where the record stands.
 """
 
-import json
+import logging
 import os
+import socket
 import subprocess
 import sys
+import traceback
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
+from time import perf_counter
 from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 
+from gpt_pretrain.config import TrainConfig
+from gpt_pretrain.config.sweep import SweepConfig
 from gpt_pretrain.config.words import word
-from gpt_pretrain.errors import UserFacingError
-from gpt_pretrain.launch.process import without_launcher
+from gpt_pretrain.errors import DivergedError, InputError, StoppedError, UserFacingError
+from gpt_pretrain.launch.process import rank, without_launcher
+from gpt_pretrain.runs.folders import find_checkpoints
+from gpt_pretrain.sweep.record import (
+    DIVERGED,
+    ENDED,
+    FAILED,
+    FINISHED,
+    INTERRUPTED,
+    PAUSED,
+    PRUNED,
+    REFUSED,
+    RUNNING,
+    SweepRecord,
+    TrialFile,
+    now,
+)
+from gpt_pretrain.sweep.strategies import median_gives_up, rungs
+from gpt_pretrain.training.plan import Plan
+
+log = logging.getLogger(__name__)
+
+RECORD = "GPT_PRETRAIN_TRIAL"  # the file of this process's trial
+_TAKEN_OVER = {"steps", "tokens_seen", "train_loss", "val_loss", "best_val_loss"}  # from a run's summary
 
 
 def is_sweep() -> bool:
     return HydraConfig.get().mode == RunMode.MULTIRUN
 
 
-def run_alone(run: Path) -> dict[str, Any]:
-    """Run this trial's settings as a program of its own in the folder `run`; returns its summary."""
-    command = [sys.executable, sys.argv[0], *HydraConfig.get().overrides.task]
-    command += [word("hydra.run.dir", str(run)), "hydra.mode=RUN"]
-    code = subprocess.run(command, env=without_launcher(os.environ)).returncode
+def own_record() -> TrialFile | None:
+    """The record of the trial that this process runs; None for any other run, and for ranks but the first."""
+    file = os.environ.get(RECORD)
+    return TrialFile(Path(file)) if file and not rank() else None
+
+
+@contextmanager
+def recorded(run: Path) -> Iterator[None]:
+    """Write into the trial's record that the body runs, and how it ended. Nothing where this is no trial."""
+    file = own_record()
+    if file is None:
+        yield
+        return
+    sweep = file.file.parent.parent
+    folder = str(run.relative_to(sweep)) if run.is_relative_to(sweep) else ""
+    before = file.update(
+        status=RUNNING,
+        reason="",
+        exit_code=None,
+        folder=folder,
+        host=socket.gethostname(),
+        pid=os.getpid(),
+        started=now(),
+    )
+    began = perf_counter()
+    try:
+        yield
+    except BaseException as error:
+        if file.read().status not in ENDED:  # else a process of its own has said it better
+            status, code, reason = outcome(error)
+            file.update(status=status, exit_code=code, reason=reason, objective=None)
+        if not isinstance(error, UserFacingError | KeyboardInterrupt | SystemExit):
+            traceback.print_exc()
+        raise
+    finally:
+        file.update(seconds=round(before.seconds + perf_counter() - began, 3))
+
+
+def outcome(error: BaseException) -> tuple[str, int, str]:
+    """Status, exit code and reason of a trial that ended with `error`."""
+    match error:
+        case StoppedError() | KeyboardInterrupt():
+            return INTERRUPTED, getattr(error, "exit_code", 130), str(error) or "interrupted"
+        case SystemExit():
+            return INTERRUPTED, error.code if isinstance(error.code, int) else 1, "ended before its time"
+        case DivergedError():
+            return DIVERGED, error.exit_code, str(error)
+        case InputError():
+            return REFUSED, error.exit_code, str(error)
+        case UserFacingError():
+            status = INTERRUPTED if error.exit_code > 128 else FAILED
+            return status, error.exit_code, str(error)
+    return FAILED, 1, " ".join(f"{type(error).__name__}: {error}".split())
+
+
+def goes_on(config: TrainConfig, run: Path) -> None:
+    """A trial that was interrupted, or that halving lets go on, resumes in its own folder."""
+    file = own_record()
+    if file is not None:
+        file.update(seed=config.seed)
+        if config.resume is None and find_checkpoints(run):
+            config.resume = str(run)
+
+
+def conclude_trial(summary: Mapping[str, Any]) -> None:
+    """Write a run's summary into the trial's record, if this is one."""
+    file = own_record()
+    if file is None:
+        return
+    status = {"pruned": PRUNED, "paused": PAUSED}.get(summary["exit_reason"], FINISHED)
+    values = {key: value for key, value in summary.items() if key in _TAKEN_OVER}
+    objective = summary["best_val_loss"] if status == FINISHED else None
+    file.update(status=status, exit_code=0, reason=summary["exit_reason"], objective=objective, **values)
+
+
+def judge(config: SweepConfig, plan: Plan) -> Callable[[int, Mapping[str, float]], str | None] | None:
+    """What hears each evaluation of this trial and may end it: the answer is the exit reason then.
+
+    None where this is no trial.
+    """
+    file = own_record()
+    if file is None:
+        return None
+    sweep = SweepRecord(file.file.parent.parent)
+    steps_of_rungs = rungs(config, plan.steps, plan.next_evaluation)
+
+    def hear(step: int, measured: Mapping[str, float]) -> str | None:
+        trial = file.read()
+        for name, value in measured.items():
+            kept = [row for row in trial.metrics.get(name, []) if row[0] < step]
+            trial.metrics[name] = [*kept, [step, value]]
+        reason = None
+        if config.prune == "halving" and step in steps_of_rungs:
+            trial.reached[steps_of_rungs.index(step) :] = [measured["val/loss"]]
+            reason = "paused"
+        file.write(trial)
+        if config.prune == "median" and step < plan.steps:
+            others = [other for other in sweep.refresh().values() if other.number != trial.number]
+            first = config.prune_at[0] if config.prune_at else max(1, plan.steps // 9)
+            reason = "pruned" if median_gives_up(trial.measured(), others, first) else None
+        return reason
+
+    return hear
+
+
+def run_alone(run: Path) -> float | None:
+    """Run this trial's settings as a program of its own in the folder `run`; returns its objective.
+
+    Lightning starts a rank by running the command line again, sweep and all, and leaves its process group
+    behind for the next trial, which would train on half of its samples without a word.
+    """
+    words = [*HydraConfig.get().overrides.task, word("hydra.run.dir", str(run)), "hydra.mode=RUN"]
+    words += [word("resume", str(run))] * bool(find_checkpoints(run))
+    code = subprocess.run(own_command(words), env=own_environment()).returncode
     if code:
         error = UserFacingError(f"the trial in {run} failed with exit code {code}")
-        error.exit_code = code
+        error.exit_code = code if code > 0 else 128 - code
         raise error
-    return dict(json.loads((run / "summary.json").read_text(encoding="utf-8")))
+    file = own_record()
+    return None if file is None else file.read().objective
+
+
+def own_command(words: list[str]) -> list[str]:
+    """This program with other words: by its module, since a launcher's process has an argv of its own, and
+    with the folders of settings that this one was given.
+    """
+    hydra = HydraConfig.get()
+    folders = [entry for entry in hydra.runtime.config_sources if entry.provider == "command-line"]
+    flags = [flag for entry in folders for flag in ("--config-dir", entry.path)]
+    flags += ["--config-name", str(hydra.job.config_name)]
+    theirs = (
+        "hydra.mode=",
+        "hydra.sweep.",
+        "hydra.sweeper",
+        "hydra/sweeper",
+        "hydra.launcher",
+        "hydra/launcher",
+    )
+    own = ("hydra.run.dir=", "hydra.job.env_set", "+hydra.job.env_set")
+    kept = [entry for entry in hydra.overrides.hydra if not entry.startswith((*theirs, *own))]
+    return [sys.executable, "-m", "gpt_pretrain", *flags, *kept, *words]
+
+
+def own_environment() -> dict[str, str]:
+    """This process's environment without a launcher's variables, for a program that finds this package."""
+    environment = without_launcher(os.environ)
+    package = str(Path(__file__).parent.parent.parent)
+    environment["PYTHONPATH"] = os.pathsep.join(filter(None, [package, environment.get("PYTHONPATH")]))
+    return environment

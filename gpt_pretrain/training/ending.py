@@ -84,7 +84,9 @@ class Ending:
     def _reason(self, error: BaseException | None) -> str:
         match error:
             case None:  # a signal that came after the last step has found nothing to stop
-                return f"signal {self.stop.signal_number}" if self.stop.interrupted else "finished"
+                if self.stop.interrupted:
+                    return f"signal {self.stop.signal_number}"
+                return self.stop.given_up or "finished"
             case DivergedError():
                 return "diverged"
             case StoppedError():

@@ -18,6 +18,7 @@ from gpt_pretrain.training.callbacks.metrics import Metrics
 from gpt_pretrain.training.callbacks.progress_bar import ProgressBar
 from gpt_pretrain.training.callbacks.samples import Samples
 from gpt_pretrain.training.callbacks.stop import Stop
+from gpt_pretrain.training.callbacks.verdict import Hear, Verdict
 from gpt_pretrain.training.datamodule import GPTDataModule
 from gpt_pretrain.training.draws import BookDraws, Draws, StepDraws
 from gpt_pretrain.training.ending import Ending
@@ -31,8 +32,10 @@ from gpt_pretrain.weights.read import build_model
 log = logging.getLogger(__name__)
 
 
-def train(config: TrainConfig, prepared: Prepared, run: Path) -> Summary:
+def train(config: TrainConfig, prepared: Prepared, run: Path, hear: Hear | None = None) -> Summary:
     """Train as prepared, in the folder `run`; returns what summary.json holds.
+
+    `hear` is told each evaluation, and may end the run.
 
     Raises DivergedError where the loss is no number, StoppedError after a signal, then with the state saved.
     """
@@ -48,6 +51,7 @@ def train(config: TrainConfig, prepared: Prepared, run: Path) -> Summary:
     metrics = Metrics(plan, stop, settings.log_every)
     samples = Samples(run, plan, stop, prepared.tokenizer, prepared.sample_prompt, prepared.sample_decoding)
     bar = ProgressBar(plan, metrics)
+    verdict = [] if hear is None else [Verdict(stop, hear)]
     checkpoints = Checkpoints(run, plan, stop, settings)
     trainer = L.Trainer(
         accelerator=machine.accelerator,
@@ -62,7 +66,7 @@ def train(config: TrainConfig, prepared: Prepared, run: Path) -> Summary:
         num_sanity_val_steps=0 if prepared.resume_from else -1,  # the validation loss before the first step
         use_distributed_sampler=False,  # batches know their rank
         logger=build_loggers(config.logger, run, prepared.first_step),
-        callbacks=[stop, metrics, samples, bar, checkpoints],  # in this order: see their docstrings
+        callbacks=[stop, metrics, samples, bar, *verdict, checkpoints],  # in this order: see their docstrings
         plugins=[
             DirectoryCheckpointIO(prepared.model, prepared.tokenizer, to_plain(config)),
             build_environment(),

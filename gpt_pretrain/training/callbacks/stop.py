@@ -27,6 +27,7 @@ class Stop(L.Callback):
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
         self.signal_number: int | None = None
+        self.given_up: str | None = None  # the exit reason, where a sweep has ended this trial early
         self.interrupted = False  # by a signal: what is left to do is to save, and soon
         self._remembered = 0.0
         self._previous: dict[int, Any] = {}

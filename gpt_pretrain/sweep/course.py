@@ -1,0 +1,127 @@
+"""The course of a sweep: it finds the next trials, hands them to Hydra's launcher, and reads their
+records. All that it knows stands in those, so that it can be killed at any moment and started again.
+"""
+
+import logging
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from hydra.core.plugins import Plugins
+from hydra.core.utils import JobReturn, JobStatus
+from hydra.plugins.launcher import Launcher
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig, OmegaConf
+
+from gpt_pretrain.config.words import word
+from gpt_pretrain.sweep.ahead import look_ahead
+from gpt_pretrain.sweep.board import Board
+from gpt_pretrain.sweep.check import Sense
+from gpt_pretrain.sweep.place import find_folder
+from gpt_pretrain.sweep.queue import Queue
+from gpt_pretrain.sweep.record import Trial
+from gpt_pretrain.sweep.search import read_search
+from gpt_pretrain.sweep.trial import RECORD
+from gpt_pretrain.sweep.version import code_version
+from gpt_pretrain.sweep.workers import is_orphan, run_workers
+
+
+class Course:
+    def __init__(
+        self, context: HydraContext, task: TaskFunction, config: DictConfig, max_batch_size: int | None
+    ) -> None:
+        self.context, self.task_function, self.config = context, task, config
+        self.max_batch_size = max_batch_size
+
+    def run(self, params: Mapping[str, Any], arguments: list[str]) -> None:
+        """Sweep to the end. Raises UserFacingError where a trial failed, or where nothing can begin."""
+        is_here = self._launcher_name() == "basic"
+        sense = Sense(self.context.config_loader, self.config, here=is_here)
+        search = read_search(sense, params, arguments, code_version())
+        ahead = look_ahead(sense, search)
+        record = find_folder(self.config, search)
+        ahead.announce(record)
+        queue = Queue(record, search, ahead.obstacle)
+        record.begin(search.described)
+        OmegaConf.save(self.config, record.folder / "multirun.yaml")
+        queue.begin()
+        board = Board(queue, ahead)
+        try:
+            if search.config.jobs > 1 and is_here:
+                run_workers(record.folder, search.config.jobs, lambda: self._look(queue, board))
+            else:
+                self._run(queue, board)
+            queue.end()
+        finally:
+            queue.refresh()
+            board.write()
+        board.conclude()
+
+    def _look(self, queue: Queue, board: Board) -> None:
+        queue.refresh()
+        board.look()
+
+    def _launcher_name(self) -> str:
+        return str(self.config.hydra.runtime.choices.get("hydra/launcher"))
+
+    def _run(self, queue: Queue, board: Board) -> None:
+        """Launch trials until none is left to take."""
+        logging.getLogger("hydra._internal.core_plugins.basic_launcher").setLevel(logging.WARNING)
+        launcher = Plugins.instance().instantiate_launcher(
+            hydra_context=self.context, task_function=self.task_function, config=self.config
+        )
+        while not is_orphan():
+            trials = queue.next(self._at_most(queue))
+            board.look()
+            if trials:
+                self._launch(launcher, queue, trials)
+                board.look()
+            elif queue.config.prune == "halving" and queue.others():
+                time.sleep(1)  # what others measure may let a paused trial go on
+            else:
+                return
+
+    def _at_most(self, queue: Queue) -> int:
+        """How many trials are launched at a time: a launcher of several gets all that wait for no other."""
+        if self._launcher_name() == "basic":
+            return 1
+        depends = queue.config.strategy in ("tpe", "cmaes") or queue.config.prune != "none"
+        return self.max_batch_size or (queue.config.jobs if depends else max(1, queue.total))
+
+    def _launch(self, launcher: Launcher, queue: Queue, trials: Sequence[Trial]) -> None:
+        """Launch trials that this process has taken, and read what became of them."""
+        errors: dict[int, BaseException] = {}
+        stopped: BaseException | None = None
+        try:
+            for batch in self._batches(trials):
+                words = [self._words(queue, trial) for trial in batch]
+                returns: Sequence[JobReturn] = launcher.launch(words, initial_job_idx=batch[0].number)
+                for trial, returned in zip(batch, returns, strict=True):
+                    if returned.status == JobStatus.FAILED:
+                        errors[trial.number] = returned._return_value
+        except Exception as error:  # of the launcher's own: a job that was killed, a queue that is gone
+            errors = {trial.number: error for trial in trials}
+        except BaseException as error:  # a signal is for the whole sweep
+            stopped = error
+        queue.settle(trials, errors, stopped)
+        if stopped is not None:
+            raise stopped
+
+    def _words(self, queue: Queue, trial: Trial) -> list[str]:
+        """A trial's command line, and where its folder and its record are."""
+        record = queue.record
+        own = [f"{key}={text}" for key, text in trial.point.items()]
+        words = [*queue.space.fixed, *own, word("hydra.sweep.dir", str(record.folder))]
+        if self._names_folders_by_number():
+            words.append(word("hydra.sweep.subdir", str(trial.number)))
+        return [*words, "+" + word(f"hydra.job.env_set.{RECORD}", str(record.file(trial.number).file))]
+
+    def _names_folders_by_number(self) -> bool:
+        subdir = OmegaConf.to_container(self.config.hydra.sweep, resolve=False)["subdir"]  # type: ignore[call-overload, index]
+        return bool(subdir == "${hydra.job.num}")
+
+    def _batches(self, trials: Sequence[Trial]) -> list[Sequence[Trial]]:
+        """Together, unless folders are named by the launcher's own count, which has no gaps."""
+        if self._names_folders_by_number():
+            return [trials]
+        return [[trial] for trial in trials]

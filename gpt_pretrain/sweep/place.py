@@ -1,0 +1,66 @@
+"""Where a sweep goes: the folder that was named, else the same search's unfinished one, else a new one."""
+
+from pathlib import Path
+
+from omegaconf import DictConfig, open_dict, read_write
+
+from gpt_pretrain.config.words import typed
+from gpt_pretrain.errors import ArtifactError, InputError
+from gpt_pretrain.runs.folders import is_run
+from gpt_pretrain.runs.foreign import check_folder
+from gpt_pretrain.sweep.record import LOCKS, SEARCH, TRIALS, SweepRecord
+from gpt_pretrain.sweep.search import Search, check_same, differences
+from gpt_pretrain.sweep.strategies import n_trials
+from gpt_pretrain.terminal.text import show
+
+SWEEPS = Path("multirun")
+LOOKED_AT = 20  # sweeps, the newest first
+
+
+def find_folder(config: DictConfig, search: Search) -> SweepRecord:
+    """The record of the sweep that is begun or gone on with, its trials read; nothing is written.
+
+    Raises InputError for a folder that holds another search, or none of ours.
+    """
+    is_named = any(word.startswith("hydra.sweep.dir=") for word in config.hydra.overrides.hydra)
+    folder = Path(config.hydra.sweep.dir)
+    if not is_named and (found := _unfinished(search)) is not None:
+        folder = found
+        show(
+            f"sweep   goes on with {folder}, which has not ended; for a new one give another hydra.sweep.dir"
+        )
+    record = SweepRecord(folder)
+    if record.exists():
+        for name in (TRIALS, LOCKS):
+            check_folder(record.folder / name)
+        check_same(record, search.described, folder)
+        record.refresh()
+    elif is_run(folder) or (folder / "multirun.yaml").exists():
+        what = "a run" if is_run(folder) else "a sweep without a record"
+        raise InputError(
+            f"{folder} holds {what} already: give another hydra.sweep.dir"
+            + (f", or go on with the run, {typed('resume', str(folder))}" if is_run(folder) else "")
+        )
+    with read_write(config), open_dict(config):
+        config.hydra.sweep.dir = str(folder)
+    return record
+
+
+def newest_sweeps() -> list[Path]:
+    """Folders of sweeps below multirun/, the newest first."""
+    files = sorted(SWEEPS.glob(f"*/*/{SEARCH}"), key=lambda file: str(file.parent), reverse=True)
+    return [file.parent for file in files[:LOOKED_AT]]
+
+
+def _unfinished(search: Search) -> Path | None:
+    for folder in newest_sweeps():
+        record = SweepRecord(folder)
+        try:
+            if differences(search.described, record.search()):
+                continue
+            trials = record.refresh().values()
+        except ArtifactError:  # it is named where it is asked for
+            continue
+        if any(not trial.ended for trial in trials) or len(trials) < n_trials(search.space, search.config):
+            return folder
+    return None

@@ -1,0 +1,129 @@
+"""What to run next: trials that were interrupted, new ones, and those that halving lets go on."""
+
+from collections.abc import Callable, Sequence
+
+from gpt_pretrain.errors import ArtifactError, UserFacingError
+from gpt_pretrain.sweep.record import (
+    FAILED,
+    PAUSED,
+    PRUNED,
+    REFUSED,
+    RUNNING,
+    WAITING,
+    WITHOUT_RESULT,
+    SweepRecord,
+    Trial,
+    now,
+)
+from gpt_pretrain.sweep.search import Search
+from gpt_pretrain.sweep.space import Point
+from gpt_pretrain.sweep.strategies import build_draw, n_trials, next_number, promoted
+from gpt_pretrain.sweep.trial import outcome
+
+Obstacle = Callable[[Point], UserFacingError | None]  # why a point cannot work
+
+
+class Queue:
+    """Hands out the trials of a sweep, each to one process at a time."""
+
+    def __init__(self, record: SweepRecord, search: Search, obstacle: Obstacle) -> None:
+        self.record, self.space, self.config = record, search.space, search.config
+        self.obstacle, self.version = obstacle, search.version
+        self.total = n_trials(self.space, self.config)
+        self.draw = build_draw(self.space, self.config)
+        self.left_out: set[int] = set()  # numbers of points that cannot work, and are skipped
+
+    def refresh(self) -> None:
+        """Read the records. Raises ArtifactError for a trial that is none of this search."""
+        for number, trial in self.record.refresh().items():
+            if not self.space.holds(trial.point):
+                raise ArtifactError(f"{self.record.file(number).file} is no point of this search")
+
+    def begin(self) -> None:
+        """Say of the points that cannot work that they do not, and let failed ones wait again if asked to."""
+        with self.record.turn():
+            self.refresh()
+            for number, trial in self.record.trials.items():
+                again = self.config.retry and trial.status in WITHOUT_RESULT
+                if again and not self.record.is_taken(number):
+                    self.record.update(
+                        number, status=WAITING, reason="", exit_code=None, metrics={}, reached=[]
+                    )
+
+    def next(self, at_most: int) -> list[Trial]:
+        """Take up to so many trials for this process; none where there is nothing left to take."""
+        taken: list[Trial] = []
+        with self.record.turn():
+            self.refresh()
+            for trial in list(self.record.trials.values()):
+                if len(taken) == at_most:
+                    return taken
+                if not trial.ended and trial.status != PAUSED and self._take(trial.number):
+                    taken.append(trial)
+            while len(taken) < at_most and (trial_ := self._new() or self._promoted()) is not None:
+                taken.append(trial_)
+        return taken
+
+    def _take(self, number: int) -> bool:
+        return number not in self.record.taken and self.record.take(number)
+
+    def _new(self) -> Trial | None:
+        """A trial of the next point that can work, recorded and taken."""
+        while (number := next_number(self.total, self.record.trials, self.left_out)) is not None:
+            point = self.draw(number, self.record.trials)
+            obstacle = self.obstacle(point)
+            if obstacle is not None and self.config.impossible == "skip" and self.space.n_points is not None:
+                self.left_out.add(number)
+                continue
+            trial = Trial(number=number, point=point, words=self.space.words(point), version=self.version)
+            if obstacle is not None:
+                trial.status, trial.exit_code, trial.reason = outcome(obstacle)
+                trial.status, trial.started = REFUSED, now()
+                self.record.add(trial)
+                continue
+            self.record.add(trial)
+            if self._take(number):
+                return trial
+        return None
+
+    def _promoted(self) -> Trial | None:
+        if self.config.prune != "halving":
+            return None
+        free = [trial for number, trial in self.record.trials.items() if number not in self.record.taken]
+        chosen = promoted(free, self.config.reduction)
+        return chosen if chosen is not None and self._take(chosen.number) else None
+
+    def settle(
+        self, trials: Sequence[Trial], errors: dict[int, BaseException], stopped: BaseException | None
+    ) -> None:
+        """After a launch. A trial that does not say how it ended has died, or never began.
+
+        `errors` are what the launcher says of trials by their numbers, `stopped` what ended the whole sweep.
+        """
+        self.refresh()
+        for trial in trials:
+            now_ = self.record.trials[trial.number]
+            if stopped is not None:
+                continue
+            if trial.number in errors and now_.status in (WAITING, RUNNING):
+                status, code, reason = outcome(errors[trial.number])
+                self.record.update(trial.number, status=status, exit_code=code, reason=reason)
+            elif now_.status == RUNNING:
+                reason = "its process ended without a word, as when memory runs out"
+                self.record.update(trial.number, status=FAILED, exit_code=5, reason=reason)
+        self.record.release(trial.number for trial in trials)
+
+    def others(self) -> list[Trial]:
+        """Trials that other processes run at this moment."""
+        return [
+            trial
+            for number, trial in self.record.trials.items()
+            if not trial.ended and self.record.is_taken(number)
+        ]
+
+    def end(self) -> None:
+        """Nothing is left to run: what halving let pause is given up."""
+        with self.record.turn():
+            for number, trial in list(self.record.trials.items()):
+                if trial.status == PAUSED and not self.record.is_taken(number):
+                    self.record.update(number, status=PRUNED, reason="not among the best of its rung")
