@@ -9,7 +9,7 @@ from gpt_pretrain.config.fields import number, one_of
 class TrainerConfig:
     """Machine, budget and rhythm. The first budget used up ends the run; without any, one epoch does."""
 
-    accelerator: str = one_of("auto", "cpu", "gpu")
+    accelerator: str = one_of("auto", "cpu", "gpu", "mps")
     devices: int | None = number(None, "every GPU, or one CPU process", at_least=1)  # per node
     num_nodes: int | None = number(None, "as the launcher says, else one", at_least=1)
     precision: str = one_of("auto", "32-true", "bf16-mixed", "bf16-true", "16-mixed")

@@ -93,7 +93,12 @@ def check_tokenizer(weights: Weights, settings: WeightsConfig, tokenizer: Tokeni
 
 
 def pick_device(wanted: str) -> torch.device:
-    """The device that `auto`, `cpu` or `cuda` means here. Raises InputError."""
+    """The device that `auto`, `cpu`, `cuda` or `mps` means here. Raises InputError.
+
+    `auto` takes no Apple GPU, which was never tried.
+    """
+    if wanted == "mps" and not torch.backends.mps.is_available():
+        raise InputError("device=mps: this machine has no Apple GPU that torch can use; set device=cpu")
     if wanted == "cuda" and not torch.cuda.is_available():
         raise InputError("device=cuda: this machine has no GPU that torch can use; set device=cpu")
     if wanted == "auto":

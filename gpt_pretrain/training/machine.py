@@ -1,5 +1,6 @@
 """What a run trains on: accelerator, devices, precision. Imports torch only when asked."""
 
+import re
 from dataclasses import dataclass
 
 from gpt_pretrain.config import TrainerConfig
@@ -10,10 +11,11 @@ from gpt_pretrain.launch.process import is_launched, process
 
 @dataclass(kw_only=True, slots=True, frozen=True)
 class Machine:
-    accelerator: str  # cpu or gpu
+    accelerator: str  # cpu, gpu or mps, Apple's GPU
     devices: int  # per node
     num_nodes: int
     precision: str  # as Lightning names it
+    hint: str | None = None  # what is here and not used
 
     @property
     def world_size(self) -> int:
@@ -25,15 +27,8 @@ def find_machine(trainer: TrainerConfig) -> Machine:
     import torch
 
     n_gpus = torch.cuda.device_count()
-    if trainer.accelerator == "gpu" and n_gpus == 0:
-        raise InputError(
-            "trainer.accelerator=gpu: this machine has no GPU that torch can use; set trainer=cpu"
-        )
-    accelerator = "cpu" if trainer.accelerator == "cpu" or n_gpus == 0 else "gpu"
-    if accelerator == "cpu" and trainer.precision == "16-mixed":  # Lightning would take bf16-mixed
-        raise InputError(
-            "trainer.precision=16-mixed needs a GPU: set trainer.precision=bf16-mixed or 32-true"
-        )
+    accelerator = _accelerator(trainer.accelerator, n_gpus)
+    check_precision(trainer.precision, accelerator)
     devices = trainer.devices or (n_gpus if accelerator == "gpu" else 1)
     if is_launched():
         devices = _devices_launched(trainer)
@@ -45,10 +40,55 @@ def find_machine(trainer: TrainerConfig) -> Machine:
         )
     if accelerator == "gpu" and devices > n_gpus:
         raise InputError(_too_few_gpus(devices, n_gpus))
+    if accelerator == "mps" and devices * process().num_nodes > 1:
+        raise InputError("trainer=mps is one device: set trainer.devices=1, or trainer=cpu for several")
     precision = precision_for(trainer.precision, accelerator)
+    unused = trainer.accelerator == "auto" and accelerator == "cpu" and apple_gpu() is not None
     return Machine(
-        accelerator=accelerator, devices=devices, num_nodes=process().num_nodes, precision=precision
+        accelerator=accelerator,
+        devices=devices,
+        num_nodes=process().num_nodes,
+        precision=precision,
+        hint="this machine has Apple's GPU too: trainer=mps trains on it" if unused else None,
     )
+
+
+def _accelerator(wanted: str, n_gpus: int) -> str:
+    """What the setting means here; `auto` takes no Apple GPU, which was never tried. Raises InputError."""
+    apple = apple_gpu()
+    if wanted == "gpu" and n_gpus == 0:
+        other = "trainer=mps for Apple's" if apple else "trainer=cpu"
+        raise InputError(f"trainer.accelerator=gpu: this machine has no GPU that torch can use; set {other}")
+    if wanted == "mps" and apple is None:
+        other = "gpu" if n_gpus else "cpu"
+        raise InputError(
+            f"trainer.accelerator=mps: this machine has no Apple GPU that torch can use; set trainer={other}"
+        )
+    if wanted == "auto":
+        return "gpu" if n_gpus else "cpu"
+    return wanted
+
+
+def apple_gpu() -> str | None:
+    """The name of Apple's GPU, as in Apple M3 Pro; None where torch can use none."""
+    import torch
+
+    return torch.backends.mps.get_name() if torch.backends.mps.is_available() else None
+
+
+def check_precision(wanted: str, accelerator: str) -> None:
+    """Raise InputError where Lightning or torch would silently take another one."""
+    import torch
+
+    if accelerator != "gpu" and wanted == "16-mixed":  # on a CPU Lightning would take bf16-mixed
+        raise InputError(
+            "trainer.precision=16-mixed needs an NVIDIA GPU: set trainer.precision=bf16-mixed or 32-true"
+        )
+    # torch warns, and goes on in float32
+    if accelerator == "mps" and wanted.startswith("bf16") and not torch.backends.mps.is_macos_or_newer(14, 0):
+        raise InputError(
+            f"trainer.precision={wanted} needs macOS 14 on Apple's GPU: set trainer.precision=32-true"
+        )
 
 
 def _devices_launched(trainer: TrainerConfig) -> int:
@@ -91,4 +131,8 @@ def multiplies_bfloat16(accelerator: str) -> bool:
 
     if accelerator == "gpu":
         return torch.cuda.get_device_capability() >= (8, 0)
+    if accelerator == "mps":  # before the M3 it is emulated; what torch does with it needs macOS 14
+        generation = re.match(r"Apple M(\d+)", apple_gpu() or "")
+        is_new = generation is not None and int(generation[1]) >= 3
+        return is_new and torch.backends.mps.is_macos_or_newer(14, 0)
     return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()

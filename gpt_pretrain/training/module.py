@@ -69,8 +69,9 @@ class GPTModule(L.LightningModule):
     def validation_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
         total, n_tokens = summed_token_loss(self.model(batch["inputs"]), batch["targets"])
         while len(self.evaluated) <= dataloader_idx:
-            self.evaluated.append(torch.zeros(2, dtype=torch.float64, device=self.device))
-        self.evaluated[dataloader_idx] += torch.stack([total.double(), n_tokens.double()])
+            self.evaluated.append(exact(torch.zeros(2, device=self.device)))
+        # of one batch, whose tokens float32 counts
+        self.evaluated[dataloader_idx] += exact(torch.stack([total, n_tokens.to(total.dtype)]))
 
     def on_validation_epoch_end(self) -> None:
         losses = [self._mean_over_ranks(sums) for sums in self.evaluated]
@@ -89,7 +90,7 @@ class GPTModule(L.LightningModule):
 
     def report(self) -> dict[str, float]:
         """Mean training loss since the last report, gradient norm, learning rate. Every rank must call it."""
-        losses = torch.stack(self.train_losses).double()
+        losses = exact(torch.stack(self.train_losses))
         loss = self._mean_over_ranks(torch.stack([losses.sum(), torch.ones_like(losses).sum()]))
         self.train_losses.clear()
         if not math.isfinite(loss):
@@ -158,3 +159,8 @@ class GPTModule(L.LightningModule):
         if self.trainer.world_size > 1:
             sums = torch.as_tensor(self.trainer.strategy.reduce(sums, reduce_op="sum"))
         return float(sums[0] / sums[1])
+
+
+def exact(values: Tensor) -> Tensor:
+    """float64, for sums over many: on the CPU where the device has none, as Apple's GPU."""
+    return (values.cpu() if values.device.type == "mps" else values).double()

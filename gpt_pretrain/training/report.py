@@ -57,6 +57,8 @@ def explain(config: TrainConfig, prepared: Prepared, run: Path, model: GPTModel)
         *(f"{plan.tokens_per_step:,}", plan.eval_every, machine.devices, machine.accelerator),
         machine.precision,
     )
+    if machine.hint:
+        log.info("        %s", machine.hint)
     resumed = f", resumed at step {prepared.first_step}" if prepared.first_step else ""
     log.info("run     %s%s", short(run), resumed)
     for change in prepared.changes:
