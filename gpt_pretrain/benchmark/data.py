@@ -35,7 +35,8 @@ def benchmark_data(config: BenchmarkDataConfig, run: Path) -> None:
 
     if not sys.platform.startswith("linux"):
         raise InputError("this benchmark reads the memory of its processes in /proc, which Linux alone has")
-
+    if config.folder and not Path(config.folder).is_dir():
+        raise InputError(f"folder={config.folder}: no such folder")
     n_workers = config.workers or len(os.sched_getaffinity(0))
     with tempfile.TemporaryDirectory(dir=config.folder) as folder:
         text, cache = Path(folder) / "text.txt", Path(folder) / "cache"

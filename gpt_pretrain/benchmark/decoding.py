@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from gpt_pretrain.cli.program import command
 from gpt_pretrain.config import DecodingConfig, ModelSettings, resolve_model
-from gpt_pretrain.config.fields import number
+from gpt_pretrain.config.fields import number, path_to
 from gpt_pretrain.errors import InputError
 from gpt_pretrain.terminal.text import show
 
@@ -44,7 +44,7 @@ class BenchmarkDecodingConfig:
     model: ModelSettings
     tokens: int = number(64, at_least=1)  # new ones of each row, a turn
     rounds: int = number(5, at_least=1)  # turns of each engine
-    checkpoint: str | None = None  # also: the perplexity of each dtype of this model
+    checkpoint: str | None = path_to()  # also: the perplexity of each dtype of this model
     debug: bool = False
 
     def check(self) -> None:
@@ -62,9 +62,10 @@ def benchmark_decoding(config: BenchmarkDecodingConfig, run: Path) -> None:
 
     from gpt_pretrain.decoding.layout import for_generation
     from gpt_pretrain.model import GPTModel
+    from gpt_pretrain.runs.folders import find_checkpoint
 
     if config.checkpoint:
-        print_perplexities(Path(config.checkpoint))
+        print_perplexities(find_checkpoint(Path(config.checkpoint)))
     torch.manual_seed(0)
     model = GPTModel(resolve_model(config.model, read=None, tokenizer_vocab_size=50257)).eval()
     reference = transformers_model(model)

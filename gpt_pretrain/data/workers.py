@@ -6,7 +6,7 @@ import signal
 import threading
 from collections import deque
 from collections.abc import Iterable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection
@@ -89,16 +89,26 @@ def _start(stack: ExitStack) -> Connection:
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()
     process = context.Process(target=_work, args=(theirs,), daemon=True)
-    resource_tracker.ensure_running()  # started with the process, it would let Ctrl-C through again
-    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # inherited: Ctrl-C is ours to answer
-    try:
+    with _interrupts_held():
         process.start()
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
     theirs.close()
     stack.callback(process.join)
     stack.callback(ours.close)
     return ours
+
+
+@contextmanager
+def _interrupts_held() -> Iterator[None]:
+    """Ctrl-C is ours to answer: what is started inside inherits that. Windows has nothing of the kind."""
+    if hasattr(signal, "pthread_sigmask"):
+        resource_tracker.ensure_running()  # started with the process, it would let Ctrl-C through again
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        try:
+            yield
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+    else:
+        yield
 
 
 def _receive(worker: Connection) -> dict[int, Encoded]:
@@ -109,6 +119,7 @@ def _receive(worker: Connection) -> dict[int, Encoded]:
 
 
 def _work(connection: Connection) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # which Windows hands to all processes of a terminal
     batches: queue.Queue[Any] = queue.Queue()
     # A thread takes what the parent sends, so that neither waits for the other while both send.
     threading.Thread(target=_feed, args=(connection, batches), daemon=True).start()

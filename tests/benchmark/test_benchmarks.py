@@ -8,6 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from gpt_pretrain.benchmark import data, decoding, training
+from tests.terminal.test_streams import ENCODINGS, HOSTILE, _type, commanding
+
 FIGURE = r"[\d,]*\.?\d+"
 
 
@@ -48,3 +51,54 @@ def test_a_benchmark_prints_its_figures_and_leaves_nothing_behind(tmp_path, word
     for figure in figures:
         assert re.search(figure, ended.stdout), ended.stdout
     assert not list((tmp_path / "empty").iterdir())
+
+
+QUICK = {
+    "training": (training.benchmark, ["model=tiny", "tokenizer=bytes", "steps=2", "rounds=1"]),
+    "data": (data.benchmark_data, ["model=tiny", "size_mib=1", "workers=1"]),
+    "decoding": (decoding.benchmark_decoding, ["model=tiny", "rounds=1", "tokens=1"]),
+}
+
+
+@pytest.fixture
+def quick(monkeypatch):
+    """The programs as they are, but what takes long is not measured."""
+    monkeypatch.setattr(decoding, "measured_bandwidth", lambda: 1e9)
+    monkeypatch.setattr(decoding, "COMPARISONS", decoding.COMPARISONS[:1])
+    speed = data.Speed(2.0, 1.0)
+    monkeypatch.setattr(data, "tiktoken_alone", lambda *arguments: speed)
+    monkeypatch.setattr(data, "tokenize", lambda *arguments: (speed, data.MIB))
+    monkeypatch.setattr(data, "loader_speeds", lambda *arguments: (2.0, 1.0))
+    monkeypatch.setattr(data, "training_speed", lambda *arguments: 1.0)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("encoding", ENCODINGS)
+@pytest.mark.parametrize("name", QUICK)
+def test_no_benchmark_fails_for_its_terminal_or_lets_foreign_text_command_it(tmp_path, quick, name, encoding):
+    program, arguments = QUICK[name]
+    if name == "training":
+        text = "caf\u00e9 \u65e5\u672c " + HOSTILE.replace("\ud800", "")
+        (tmp_path / "caf\u00e9.txt").write_text(text * 300, encoding="utf-8")
+        arguments = [*arguments, "data=text_files", "data.path='caf\u00e9.txt'"]
+    code, shown = _type(tmp_path, encoding, program, *arguments)
+    assert code == 0, shown
+    assert re.search(r"\d", shown)
+    assert not commanding(shown)
+
+
+@pytest.mark.parametrize("encoding", ENCODINGS)
+@pytest.mark.parametrize(
+    ("name", "refused"),
+    [
+        ("training", "data.path='\u202e\x1b'"),
+        ("data", "folder='\u202e\x1b'"),
+        ("decoding", "checkpoint='\u202e\x1b'"),
+    ],
+)
+def test_a_refusal_of_a_benchmark_is_one_line_on_every_terminal(tmp_path, quick, name, encoding, refused):
+    program, arguments = QUICK[name]
+    more = ["data=text_files"] if name == "training" else []
+    code, shown = _type(tmp_path, encoding, program, *arguments, *more, refused)
+    assert (code, shown.startswith("error: "), len(shown.splitlines())) == (2, True, 1), shown
+    assert not commanding(shown)
