@@ -14,7 +14,8 @@ ORDER = """
 errors
 terminal: text watching streams logs
 launch: launchers process
-config: fields habits words model weights data decoding optimizer schedule sweep trainer programs border
+config: fields habits paths words model weights data decoding optimizer schedule sweep trainer programs
+    border
 loss
 model
 tokenizer: vocab segmentation patterns protocol bpe small tokenizer_json build

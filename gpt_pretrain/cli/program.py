@@ -22,7 +22,8 @@ from gpt_pretrain.cli.resume import RECORDED
 from gpt_pretrain.cli.schemas import config_dir, register_schemas
 from gpt_pretrain.config import to_config, to_plain
 from gpt_pretrain.config.border import escaped
-from gpt_pretrain.config.words import SWEEP, value_of
+from gpt_pretrain.config.paths import check_name, path_keys
+from gpt_pretrain.config.words import SWEEP, value_of, with_paths_quoted
 from gpt_pretrain.errors import InputError, ReaderGoneError, StoppedError, UserFacingError
 from gpt_pretrain.launch.process import process, rank
 from gpt_pretrain.sweep.refusals import refuse_with
@@ -31,6 +32,7 @@ from gpt_pretrain.terminal.logs import Formatter, LogFile
 from gpt_pretrain.terminal.streams import settle_streams
 from gpt_pretrain.terminal.text import show
 
+RUN_FOLDERS = ("hydra.run.dir", "hydra.sweep.dir")
 _UNUSABLE_PATH = (FileExistsError, FileNotFoundError, NotADirectoryError, PermissionError)
 
 
@@ -97,7 +99,12 @@ class Program:
         """Hand the command line to Hydra, which calls `_task` once, or once a trial."""
         _check_launch(sys.argv[1:], several=self.several)
         register_schemas(self.config_name, self.root)
-        sys.argv[1:] = self.rewrite(_sweep_first(sys.argv[1:]), config_dir()) + _follower_arguments()
+        keys = path_keys(self.root) | set(RUN_FOLDERS)
+        arguments = with_paths_quoted(_sweep_first(sys.argv[1:]), keys)
+        sys.argv[1:] = self.rewrite(arguments, config_dir()) + _follower_arguments()
+        if os.name == "nt":
+            for key in RUN_FOLDERS:
+                check_name(key, value_of(key, sys.argv) or "")
         self.folders = _standing_folders(sys.argv)
         refuse_with(functools.partial(user_facing, self.root, debug=False))
         start = hydra.main(version_base="1.3", config_path=str(config_dir()), config_name=self.config_name)
@@ -194,7 +201,7 @@ def _follower_arguments() -> list[str]:
 
 def _standing_folders(arguments: list[str]) -> set[Path]:
     """The folders on the way to the one named on the command line that stand already."""
-    named = [Path(value_of(key, arguments) or ".") for key in ("hydra.run.dir", "hydra.sweep.dir")]
+    named = [Path(value_of(key, arguments) or ".") for key in RUN_FOLDERS]
     return {
         folder for path in named for folder in (path.absolute(), *path.absolute().parents) if folder.exists()
     }

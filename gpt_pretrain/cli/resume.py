@@ -13,6 +13,7 @@ from omegaconf import OmegaConf
 
 from gpt_pretrain.config import TrainConfig, sections, to_plain
 from gpt_pretrain.config.border import as_typed
+from gpt_pretrain.config.paths import expanded, here
 from gpt_pretrain.config.words import SWEEP, value_of, word
 from gpt_pretrain.errors import InputError
 from gpt_pretrain.launch.process import rank
@@ -38,7 +39,11 @@ def resume_arguments(arguments: list[str], conf: Path) -> list[str]:
     if SWEEP & set(arguments):
         raise InputError(f"resume={wanted} goes on with one run, -m starts several: leave one of them out")
     rest = [argument for argument in arguments if not argument.lstrip("+").startswith("resume=")]
-    run = _newest_run(value_of("hydra.run.dir", arguments)) if wanted == "auto" else Path(wanted)
+    run = (
+        _newest_run(value_of("hydra.run.dir", arguments))
+        if wanted == "auto"
+        else Path(expanded("resume", wanted))
+    )
     if run is None:
         return rest
     checkpoint = _checkpoint_of(run)
@@ -55,7 +60,7 @@ def resume_arguments(arguments: list[str], conf: Path) -> list[str]:
     chosen = {argument.lstrip("+~").partition("=")[0] for argument in rest}
     options = [f"{group}={RECORDED}" for group, _ in sections(TrainConfig) if group not in chosen]
     run = checkpoint.parent.parent
-    return [*options, *rest, word("resume", str(checkpoint)), word("hydra.run.dir", str(run))]
+    return [*options, *rest, word("resume", here(str(checkpoint))), word("hydra.run.dir", str(run))]
 
 
 def _checkpoint_of(run: Path) -> Path | None:

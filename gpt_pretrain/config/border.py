@@ -12,6 +12,7 @@ from gpt_pretrain.config import optimizer, schedule
 from gpt_pretrain.config.fields import check_ranges, nearest, null_means
 from gpt_pretrain.config.habits import instead
 from gpt_pretrain.config.optimizer import OptimizerConfig
+from gpt_pretrain.config.paths import expand_paths
 from gpt_pretrain.config.schedule import ScheduleConfig
 from gpt_pretrain.config.words import literal
 from gpt_pretrain.errors import InputError
@@ -83,6 +84,8 @@ def to_typed(settings: DictConfig | Mapping[str, Any], root: type[C]) -> C:
         for key in _missing(OmegaConf.to_container(merged), plain):
             raise InputError(f"{key} was taken out of the settings: give it a value instead of ~{key}")
     assert isinstance(config, root)
+    if isinstance(settings, DictConfig):  # a record is data, and holds no ~ that we wrote
+        expand_paths(config)
     return config
 
 

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Any
 
-from gpt_pretrain.config.fields import number, one_of
+from gpt_pretrain.config.fields import number, one_of, path_to
 from gpt_pretrain.errors import InputError
 
 
@@ -12,20 +12,23 @@ class DataConfig:
     """Which text, how it is split, and how it is cut into batches."""
 
     source: str = "python_reference"  # data/sources.py has the table, token_files beside it
-    path: str | None = None  # a file, a folder or a glob; hugging_face: a data set's name or folder
+    path: str | None = path_to()  # a file, a folder or a glob; hugging_face: a data set's name or folder
     pattern: str | None = None  # which files of a folder, as in *.txt; None: every kind that can be read
     text_field: str = "text"  # of .jsonl, .parquet and Hugging Face data: where the text stands
     subset: str | None = None  # hugging_face: the data set's configuration
     section: str = "train"  # hugging_face: which of the data set's own splits
     url: str | None = None  # where the_verdict is downloaded from when no path is given
     sha256: str | None = None
-    sources: Any = None  # mixture: {path: weight, ...}; typed as a mapping, Hydra would not let it be set
+    # mixture: {path: weight, ...} or [path:weight, ...]; typed as a mapping, Hydra would not let it be set
+    sources: Any = path_to()  # noqa: RUF009 - a field, as all that `fields` gives
     token_dtype: str = one_of("auto", "uint16", "uint32", "int32", "int64")  # of token files without a header
     special_tokens: bool = False  # <|endoftext|> and its like inside a text become their ids
     split: str = one_of("characters", "tokens", "documents")  # what val_fraction counts
     val_fraction: float = number(0.1, above=0, below=1)  # from the end; documents: drawn by their content
-    val_path: str | None = None  # validate on this instead; the source is then trained on as a whole
-    cache_dir: str | None = None  # of tokens; None: $GPT_PRETRAIN_CACHE, else ~/.cache/gpt_pretrain
+    val_path: str | None = path_to()  # validate on this instead; the source is then trained on as a whole
+    cache_dir: str | None = path_to(
+        written=True
+    )  # of tokens; None: $GPT_PRETRAIN_CACHE, else ~/.cache/gpt_pretrain
     batch_size: int = number(4, at_least=1)  # sequences per device and micro-step
     stride: int | None = number(None, at_least=1)  # tokens from window to window; None: the context length
     order: str = one_of("seed", "book")  # of windows; book: as its shuffling loader, by trainer.draws=book
@@ -77,7 +80,7 @@ class TokenizerConfig:
     """How text becomes token ids."""
 
     name: str = "gpt2"  # tokenizer/build.py has the table
-    path: str | None = None  # tiktoken: a ranks file; huggingface: a tokenizer.json; characters: a text
+    path: str | None = path_to()  # tiktoken: a ranks file; huggingface: a tokenizer.json; characters: a text
     encoding: str = one_of("gpt2", "cl100k_base", "o200k_base")  # tiktoken: its pattern and special tokens
     pattern: str | None = None  # tiktoken: a regular expression in place of the encoding's
     end_of_text: str = "<|endoftext|>"  # huggingface: which of its tokens ends a text

@@ -5,7 +5,7 @@ from os.path import realpath
 
 from gpt_pretrain.config.data import DataConfig, TokenizerConfig
 from gpt_pretrain.config.decoding import DecodingConfig
-from gpt_pretrain.config.fields import number, one_of
+from gpt_pretrain.config.fields import number, one_of, path_to
 from gpt_pretrain.config.model import ModelSettings
 from gpt_pretrain.config.optimizer import OptimizerConfig
 from gpt_pretrain.config.schedule import ScheduleConfig
@@ -28,7 +28,7 @@ class TrainConfig:
     logger: LoggerConfig
     sweep: SweepConfig = field(default_factory=SweepConfig)
     seed: int = number(123, at_least=0, below=2**63)
-    resume: str | None = None  # auto: the newest run; or a run's folder
+    resume: str | None = path_to()  # auto: the newest run; or a run's folder
     debug: bool = False  # tracebacks instead of messages
 
     def check(self) -> None:
@@ -63,18 +63,20 @@ class GenerateConfig:
     weights: WeightsConfig
     decoding: DecodingConfig
     prompt: str = "Every effort moves you"
-    prompts_file: str | None = None  # one prompt a line; *.jsonl: objects with a prompt
-    output: str | None = None  # a *.jsonl file for the results, instead of the terminal
+    prompts_file: str | None = path_to()  # one prompt a line; *.jsonl: objects with a prompt
+    output: str | None = path_to(written=True)  # a *.jsonl file for the results, instead of the terminal
     interactive: bool = False  # read prompts from the terminal; /help lists what else it takes
     echo: bool = True  # print the prompt before its continuation
     num_samples: int = number(1, at_least=1)  # continuations of each prompt, with consecutive seeds
     next_tokens: int | None = number(None, at_least=1)  # only a table of the most likely next tokens
-    plot: str | None = None  # only a picture of how temperature shapes their probabilities, *.png
+    plot: str | None = path_to(
+        written=True
+    )  # only a picture of how temperature shapes their probabilities, *.png
     score: str | None = None  # only the log-probability and perplexity of this text
-    checkpoint: str | None = None  # weights of any format, or a run; None: the newest run's best
+    checkpoint: str | None = path_to()  # weights of any format, or a run; None: the newest run's best
     dtype: str = one_of("float32", "bfloat16", "int8")  # of the weights
     batch_size: int = number(16, at_least=1)  # prompts at a time
-    device: str = one_of("auto", "cpu", "cuda")
+    device: str = one_of("auto", "cpu", "cuda", "mps")
     debug: bool = False
 
     def check(self) -> None:
@@ -109,9 +111,9 @@ class EvaluateConfig:
     model: ModelSettings
     weights: WeightsConfig
     data: DataConfig
-    checkpoint: str | None = None  # weights of any format, or a run; None: the newest run's best
+    checkpoint: str | None = path_to()  # weights of any format, or a run; None: the newest run's best
     split: str = one_of("both", "train", "val")
-    device: str = one_of("auto", "cpu", "cuda")
+    device: str = one_of("auto", "cpu", "cuda", "mps")
     debug: bool = False
 
     def check(self) -> None:
@@ -123,9 +125,9 @@ class EvaluateConfig:
 class ExportConfig:
     model: ModelSettings
     weights: WeightsConfig
-    checkpoint: str | None = None  # weights of any format, or a run; None: the newest run's best
+    checkpoint: str | None = path_to()  # weights of any format, or a run; None: the newest run's best
     format: str = one_of("huggingface", "book", "openai")
-    out: str | None = None  # a new folder
+    out: str | None = path_to(written=True)  # a new folder
     max_shard_mb: int | None = number(None, at_least=1)  # 10^6 bytes a file; None: one file
     debug: bool = False
 
@@ -168,7 +170,9 @@ class BenchmarkDataConfig:
     model: ModelSettings  # whose training speed the loader is compared with
     size_mib: int = number(64, at_least=1)  # text to tokenize; the text is made up and deleted afterwards
     workers: int | None = number(None, at_least=1)  # None: one a core
-    folder: str | None = None  # where the text and the tokens are written; None: a temporary one
+    folder: str | None = path_to(
+        written=True
+    )  # where the text and the tokens are written; None: a temporary one
     debug: bool = False
 
     def check(self) -> None:

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from gpt_pretrain.config.fields import one_of
+from gpt_pretrain.config.fields import one_of, path_to
 from gpt_pretrain.errors import InputError
 
 
@@ -11,7 +11,7 @@ class WeightsConfig:
     """Where the first weights come from."""
 
     name: str = one_of("scratch", "checkpoint", "gpt2")
-    path: str | None = None  # a file or folder of weights in any format, a checkpoint or a run
+    path: str | None = path_to()  # a file or folder of weights in any format, a checkpoint or a run
     source: str = one_of("auto", "huggingface", "openai")  # gpt2 without a path: where it is downloaded from
     offline: bool = False  # never touch the network
     sha256: str | None = None  # of the downloaded file of weights, beside what its server declares

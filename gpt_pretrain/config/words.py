@@ -1,5 +1,6 @@
 """How a setting is typed: for Hydra's grammar, and for the shell before it."""
 
+import os
 import re
 import shlex
 
@@ -8,7 +9,10 @@ from hydra.errors import HydraException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from gpt_pretrain.config.paths import here
+
 SWEEP = {"-m", "--multirun"}  # what asks for several runs on a command line
+MAPPING = "data.sources"  # of paths to weights
 _PLAIN = re.compile(r"[A-Za-z0-9_./+-]*[A-Za-z_./][A-Za-z0-9_./+-]*")  # to Hydra and to every shell itself
 
 
@@ -28,11 +32,48 @@ def word(key: str, value: str) -> str:
     return f"{key}={quoted(value)}"
 
 
-def typed(key: str, value: str) -> str:
-    """`key=value` as one types it in a shell."""
-    plain = f"{key}={value}"  # unless Hydra reads something else in it: 1e5, null
-    is_plain = _PLAIN.fullmatch(value) and value_of(key, [plain]) == value
-    return plain if is_plain else shlex.quote(word(key, value))
+def typed(key: str, path: str, *, windows: bool = os.name == "nt") -> str:
+    """`key=path` as one types it in a shell."""
+    if windows:  # which takes both slashes, and as quotes only the double ones that no name can hold
+        path = path.replace("\\", "/")
+    path = here(path)
+    plain = f"{key}={path}"  # unless Hydra reads something else in it: 1e5, null
+    if _PLAIN.fullmatch(path) and value_of(key, [plain]) == path:
+        return plain
+    return f'"{word(key, path)}"' if windows else shlex.quote(word(key, path))
+
+
+def with_paths_quoted(arguments: list[str], keys: set[str]) -> list[str]:
+    """Command-line arguments with the values of `keys`, which are paths, in Hydra's quotes where its grammar
+    refuses them, as ~, other alphabets and most punctuation, or takes them for numbers, as 1e5.
+    """
+    is_sweep = bool(SWEEP & set(arguments))
+    return [_with_path_quoted(argument, keys, is_sweep=is_sweep) for argument in arguments]
+
+
+def _with_path_quoted(argument: str, keys: set[str], *, is_sweep: bool) -> str:
+    key, _, text = argument.partition("=")
+    is_mapping = key.lstrip("+") == MAPPING
+    if key.lstrip("+") not in keys or not text or "${" in text or _is_plain(argument, is_mapping=is_mapping):
+        return argument
+    if key.startswith("hydra.") and text[0] == "~":  # Hydra would make a folder of that name, and now refuses
+        return argument
+    if is_mapping:  # whose keys Hydra cannot quote, but a list's texts
+        pairs = [pair.strip() for pair in text.strip("{}[]").split(",")]
+        return f"{key}=[{','.join(map(quoted, pairs))}]"
+    if is_sweep and not re.search("['\"]", text):
+        parts = [part if _is_plain(f"{key}={part}") else quoted(part) for part in text.split(",")]
+        return f"{key}={','.join(parts)}"
+    return word(key, text)
+
+
+def _is_plain(argument: str, *, is_mapping: bool = False) -> bool:
+    """Whether Hydra reads the argument, and no number or list where it is a path."""
+    try:
+        value = OverridesParser.create().parse_override(argument).value()
+    except HydraException:
+        return False
+    return is_mapping or not isinstance(value, bool | int | float | list | dict)
 
 
 def value_of(key: str, arguments: list[str]) -> str | None:

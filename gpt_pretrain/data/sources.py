@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from gpt_pretrain.config import DataConfig, nearest
+from gpt_pretrain.config.paths import expanded
 from gpt_pretrain.data.files import (
     Document,
     OnBytes,
@@ -78,9 +79,11 @@ def cache_dir(config: DataConfig | None = None) -> Path:
     if config is not None and config.cache_dir:
         return Path(config.cache_dir)
     if own := os.environ.get("GPT_PRETRAIN_CACHE"):
-        return Path(own)
+        return Path(expanded("GPT_PRETRAIN_CACHE", own))
+    if shared := os.environ.get("XDG_CACHE_HOME"):
+        return Path(expanded("XDG_CACHE_HOME", shared)) / "gpt_pretrain"
     try:
-        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "gpt_pretrain"
+        return Path.home() / ".cache" / "gpt_pretrain"
     except RuntimeError as error:  # a container's user without a name
         raise InputError(
             "this user has no home folder to keep tokens in: set data.cache_dir=<folder>, "

@@ -5,7 +5,7 @@ Imports no torch, so that finding out what to resume costs nothing.
 
 import hashlib
 from collections.abc import Collection
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 from typing import Any
 
 from gpt_pretrain.errors import ArtifactError, InputError
@@ -75,8 +75,8 @@ def find_checkpoint(path: Path, setting: str = "checkpoint") -> Path:
 def _best_checkpoint(run: Path) -> Path | None:
     """What summary.json calls the best; None where it says nothing that can be read."""
     try:
-        best = Path(read_json(run / "summary.json")["best_checkpoint"])
-        # Of the path only the name counts: the run may have been moved, or come from elsewhere.
+        # Of the path only the name counts: the run may have been moved, or come from another system.
+        best = PureWindowsPath(read_json(run / "summary.json")["best_checkpoint"])  # which takes both slashes
         return run / "checkpoints" / best.name
     except (ArtifactError, TypeError, KeyError):
         return None

@@ -1,7 +1,8 @@
 """What the program prints to be typed, pasted into a shell and read by Hydra, is what was meant."""
 
+import re
 import subprocess
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 
 import pytest
 from hypothesis import example, given, settings
@@ -9,6 +10,7 @@ from hypothesis import strategies as st
 
 from gpt_pretrain.cli.compose import compose
 from gpt_pretrain.config import TrainConfig
+from gpt_pretrain.config.paths import expanded, here
 from gpt_pretrain.config.words import typed, value_of, word
 from gpt_pretrain.errors import ArtifactError
 from gpt_pretrain.runs.record import SETTINGS, read_record
@@ -93,21 +95,23 @@ def examples(values):
 def test_a_hint_survives_the_shell_and_hydra(path):
     shown = printable(typed("resume", path))
     (argument,) = pasted(shown)
-    assert value_of("resume", [argument]) == path
+    assert value_of("resume", [argument]) == here(path)
+    assert expanded("resume", here(path)) == here(path)  # what is named ~ here is nobody's home
 
 
 @settings(max_examples=30, deadline=None)
 @given(st.lists(texts, min_size=2, max_size=3))
 def test_hints_on_one_line_stay_words_of_their_own(paths):
     line = " ".join(typed("weights.path", path) for path in paths)
-    assert [value_of("weights.path", [argument]) for argument in pasted(line)] == paths
+    assert [value_of("weights.path", [argument]) for argument in pasted(line)] == list(map(here, paths))
 
 
 @pytest.mark.parametrize("path", NASTY)
 def test_the_program_reads_what_was_pasted(path):
-    (argument,) = pasted(typed("trainer.sample_prompt", path))
-    assert compose("train", TrainConfig, [argument]).trainer.sample_prompt == path
-    assert compose("train", TrainConfig, [word("data.cache_dir", path)]).data.cache_dir == path
+    (argument,) = pasted(typed("data.cache_dir", path))
+    assert compose("train", TrainConfig, [argument]).data.cache_dir == here(path)
+    prompt = word("trainer.sample_prompt", path)
+    assert compose("train", TrainConfig, [prompt]).trainer.sample_prompt == path
 
 
 @pytest.mark.parametrize("name", ["my run", "it's", "a=b", "a,b", "{a}", "$HOME", "caf\u00e9"])
@@ -123,3 +127,25 @@ def test_hints_of_damaged_checkpoints_can_be_pasted(tmp_path, name):
         hint = str(refusal.value).rpartition("weights=checkpoint ")[2]
         (argument,) = pasted(hint)
         assert Path(value_of("weights.path", [argument]) or "") == checkpoint
+
+
+def windows_words(line: str) -> list[str]:
+    """The arguments that Windows' own rule makes of a line: double quotes group, and nothing escapes them."""
+    return [word.replace('"', "") for word in re.findall(r'(?:[^\s"]|"[^"]*")+', line)]
+
+
+@pytest.mark.parametrize(
+    ("path", "shown"),
+    [
+        (r"outputs\2026-11-26\10-00-00", "resume=outputs/2026-11-26/10-00-00"),
+        (r"C:\Users\me\run", "\"resume='C:/Users/me/run'\""),
+        (r"my runs\it's", None),
+        (r"\\server\share\café", None),
+        (r"~\run", "\"resume='./~/run'\""),
+    ],
+)
+def test_a_hint_on_windows_is_one_word_there_and_names_the_same_folder(path, shown):
+    line = typed("resume", path, windows=True)
+    assert shown in (None, line)
+    (argument,) = windows_words(line)
+    assert PureWindowsPath(value_of("resume", [argument])) == PureWindowsPath(path)
