@@ -17,7 +17,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from gpt_pretrain.cli.help import help_text
-from gpt_pretrain.cli.refusals import user_facing
+from gpt_pretrain.cli.refusals import check_dashes, user_facing
 from gpt_pretrain.cli.resume import RECORDED
 from gpt_pretrain.cli.schemas import config_dir, register_schemas
 from gpt_pretrain.config import to_config, to_plain
@@ -97,6 +97,7 @@ class Program:
 
     def _start(self) -> None:
         """Hand the command line to Hydra, which calls `_task` once, or once a trial."""
+        check_dashes(sys.argv[1:], self.root)
         _check_launch(sys.argv[1:], several=self.several)
         register_schemas(self.config_name, self.root)
         keys = path_keys(self.root) | set(RUN_FOLDERS)

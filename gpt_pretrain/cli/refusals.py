@@ -43,6 +43,25 @@ PROGRAMS = {
     "gpt_pretrain.inspect_data": InspectConfig,
 }
 
+# What Hydra takes beside settings.
+_FLAGS = {
+    *(
+        "--help",
+        "-h",
+        "--hydra-help",
+        "--version",
+        "--cfg",
+        "-c",
+        "--resolve",
+        "--package",
+        "-p",
+        "--run",
+        "-r",
+    ),
+    *("--multirun", "-m", "--shell-completion", "-sc", "--config-path", "-cp", "--config-name", "-cn"),
+    *("--config-dir", "-cd", "--experimental-rerun", "--info", "-i"),
+}
+
 
 @contextmanager
 def user_facing(root: type, *, debug: bool) -> Iterator[None]:
@@ -116,6 +135,19 @@ def _explain_composition(error: Exception, root: type) -> str:
     if isinstance(error, ConfigCompositionException) and isinstance(error.__cause__, OmegaConfBaseException):
         return say_what_is_wrong(error.__cause__, root)
     return " ".join(line.strip() for line in text.splitlines()[:2])
+
+
+def check_dashes(arguments: list[str], root: type) -> None:
+    """Raise InputError for a setting that is typed as other programs' are: --batch_size=8, --data books."""
+    for argument in arguments:
+        name, _, value = argument.partition("=")
+        if not re.match("--?[A-Za-z]", argument) or any(flag.startswith(name) for flag in _FLAGS):
+            continue
+        key, own = name.lstrip("-").replace("-", "_"), known_keys(root)
+        hint = instead(key, own) or nearest(key, own)
+        if key in own:
+            hint = f": {key}={value or '...'}"
+        raise InputError(f"{argument}: a setting is typed as key=value, without dashes{hint}")
 
 
 def _no_such_key(key: str, root: type) -> str:

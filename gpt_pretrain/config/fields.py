@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import field
 from difflib import get_close_matches
@@ -77,7 +78,11 @@ def check_ranges(config: Any, prefix: str) -> None:
 def nearest(word: str, known: list[str]) -> str:
     """`, did you mean ...?` with the known word most like `word`, or nothing."""
     leaf = word.rsplit(".", 1)[-1]
-    close = get_close_matches(word, known, n=1, cutoff=0.75) or [
-        key for key in known if get_close_matches(leaf, [key.rsplit(".", 1)[-1]], cutoff=0.8)
-    ]
+    alike = {re.sub("[_-]", "", key.lower()): key for key in known}.get(re.sub("[_-]", "", word.lower()))
+    close = (
+        [alike]
+        if alike
+        else get_close_matches(word, known, n=1, cutoff=0.75)
+        or [key for key in known if get_close_matches(leaf, [key.rsplit(".", 1)[-1]], cutoff=0.8)]
+    )
     return f", did you mean {close[0]}?" if close else ""

@@ -54,7 +54,11 @@ def with_paths_quoted(arguments: list[str], keys: set[str]) -> list[str]:
 def _with_path_quoted(argument: str, keys: set[str], *, is_sweep: bool) -> str:
     key, _, text = argument.partition("=")
     is_mapping = key.lstrip("+") == MAPPING
-    if key.lstrip("+") not in keys or not text or "${" in text or _is_plain(argument, is_mapping=is_mapping):
+    if key.lstrip("+") not in keys or not text or "${" in text:
+        return argument
+    if "," in text and not is_sweep and os.path.exists(text):  # its own name, not several values
+        return word(key, text)
+    if _is_plain(argument, is_mapping=is_mapping):
         return argument
     if key.startswith("hydra.") and text[0] == "~":  # Hydra would make a folder of that name, and now refuses
         return argument

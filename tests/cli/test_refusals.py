@@ -9,6 +9,7 @@ import pytest
 
 from gpt_pretrain.cli import commands
 from gpt_pretrain.cli.compose import compose
+from gpt_pretrain.cli.refusals import check_dashes
 from gpt_pretrain.config import TrainConfig
 from gpt_pretrain.config.habits import HABITS
 from gpt_pretrain.data import sources
@@ -29,6 +30,41 @@ def test_a_name_typed_out_of_habit_gets_the_setting_that_does_it_here(name):
 @pytest.mark.parametrize("setting", dict.fromkeys(HABITS.values()))
 def test_what_is_named_instead_is_a_setting(setting):
     compose("train", TrainConfig, [setting])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (
+            ["--batch_size=8"],
+            "--batch_size=8: a setting is typed as key=value, without dashes: data.batch_size=8",
+        ),
+        (["--learning-rate", "1e-3"], "without dashes: optimizer.lr=3e-4 does it here"),
+        (["--seed=3"], "without dashes: seed=3"),
+        (["--resume"], "without dashes: resume=..."),
+        (
+            ["model=tiny", "--data", "books"],
+            "--data: a setting is typed as key=value, without dashes: data=...",
+        ),
+        (["--trainer.max_stpes=3"], "without dashes, did you mean trainer.max_steps?"),
+        (["-lr", "1"], "without dashes: optimizer.lr=3e-4 does it here"),
+        (["--cuda"], "--cuda: a setting is typed as key=value, without dashes"),
+        (["data=TextFiles"], "did you mean text_files?"),
+        (["model=GPT2-Small"], "did you mean gpt2_small?"),
+    ],
+)
+def test_dashes_and_other_letters_are_answered_with_how_it_is_typed_here(typed, tmp_path, arguments, said):
+    code, error = typed("train", *arguments)
+    assert (code, said in error, len(error.splitlines())) == (2, True, 1), error
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["--cfg", "job"], ["-c", "job"], ["--version"], ["--multirun", "--cfg", "job"], ["--info", "all"]],
+)
+def test_hydra_s_own_flags_are_left_to_it(arguments):
+    check_dashes(arguments, TrainConfig)
 
 
 @pytest.mark.parametrize(

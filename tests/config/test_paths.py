@@ -152,10 +152,15 @@ def test_a_mixture_without_a_weight_is_refused(given):
         compose("train", TrainConfig, ["data=mixture", f"data.sources={given}"])
 
 
-def test_a_sweep_over_paths_stays_one():
+def test_a_sweep_over_paths_stays_one_and_a_comma_in_a_name_is_no_sweep(tmp_path, monkeypatch):
     given = with_paths_quoted(["-m", "data.path=~/a,café,b", "seed=1,2"], {"data.path"})
     assert given == ["-m", "data.path='~/a','café',b", "seed=1,2"]
     assert with_paths_quoted(["hydra.run.dir=~/x"], {"hydra.run.dir"}) == ["hydra.run.dir=~/x"]
+    (tmp_path / "a,b").touch()
+    monkeypatch.chdir(tmp_path)
+    assert with_paths_quoted(["data.path=a,b"], {"data.path"}) == ["data.path='a,b'"]
+    assert with_paths_quoted(["-m", "data.path=a,b"], {"data.path"}) == ["-m", "data.path=a,b"]
+    (tmp_path / "a,b").unlink()
     assert with_paths_quoted(["data.path=a,b", "x=~"], {"data.path"}) == ["data.path=a,b", "x=~"]
 
 
