@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 
 from gpt_pretrain.config import DecodingConfig, GenerateConfig
+from gpt_pretrain.data.marks import own_mark
 from gpt_pretrain.decoding.continuation import Continuation
 from gpt_pretrain.decoding.layout import for_generation
 from gpt_pretrain.decoding.text import encode, generate_texts, stream_text, written
@@ -30,6 +31,8 @@ def generate(config: GenerateConfig) -> None:
         check_writable("plot", config.plot, ".png")
     device = pick_device(config.device)
     model, tokenizer = _load(config, device)
+    if any((mark := own_mark(tokenizer)) in prompt for prompt in prompts):
+        _note(f"{mark} in a prompt is read as text, not as the end of one")
     try:
         if config.score is not None:
             show(score_text(model, tokenizer, config.score))

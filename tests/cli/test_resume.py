@@ -156,6 +156,7 @@ def test_resume_auto_goes_on_with_the_newest_run_and_else_begins_one(typed, trai
                 "decoding",
                 "trainer",
                 "logger",
+                "sweep",
             )
         }
 

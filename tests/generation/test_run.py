@@ -175,3 +175,9 @@ def test_texts_may_be_given_alone_in_a_list_or_as_numbers():
     assert DecodingConfig(stop="end", banned_words=[7, "x"]).stop == ["end"]
     assert DecodingConfig(banned_words=[7, "x"]).banned_words == ["7", "x"]
     assert DecodingConfig(logit_bias=[" a=b=-2"]).logit_bias == {" a=b": -2.0}
+
+
+def test_a_mark_in_a_prompt_is_said_to_be_text(ask):
+    said = "<|endoftext|> in a prompt is read as text"
+    assert said in ask(prompt="a<|endoftext|>b")[1]
+    assert said not in ask(prompt="a<|endoftext|")[1]
