@@ -27,6 +27,7 @@ from rich.progress import (
 )
 
 from gpt_pretrain.errors import ArtifactError, InfrastructureError
+from gpt_pretrain.terminal.silence import Silence
 from gpt_pretrain.terminal.text import show
 
 TIMEOUT = 30  # seconds without a byte
@@ -247,4 +248,11 @@ def _bar(name: str, begin: int, size: int | None) -> Iterator[Any]:
     console = Console(stderr=True)  # beside the text that a program writes, not in it
     with Progress(*columns, TimeRemainingColumn(), console=console, transient=True) as progress:
         task = progress.add_task(name.removesuffix(".partial"), total=size, completed=begin)
-        yield lambda count: progress.advance(task, count)
+        silence, shown = Silence(), progress.tasks[0]
+
+        def advance(n_bytes: int) -> None:
+            progress.advance(task, n_bytes)
+            of = f" of {size / 1e6:,.0f}" if size else ""
+            silence.end(lambda: f"downloading {shown.description}: {shown.completed / 1e6:,.0f}{of} MB")
+
+        yield advance

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from gpt_pretrain.cli.program import command
 from gpt_pretrain.config import EvaluateConfig
+from gpt_pretrain.terminal.silence import Silence
 from gpt_pretrain.terminal.text import show
 
 if TYPE_CHECKING:  # torch takes seconds: whoever asks for help need not wait for it
@@ -72,8 +73,10 @@ def measure(
     device = model.tok_emb.weight.device
     lengths, share = byte_lengths(tokenizer), Share(batch_size=batch_size)
     loss, n_tokens, n_bytes = 0.0, 0, 0
+    silence = Silence()
     batches = range(-(-n_windows // batch_size))
     for batch in track(batches, "evaluating", transient=True, disable=not sys.stderr.isatty()):
+        silence.end(lambda: f"evaluating: {batch:,} of {len(batches):,} batches")  # noqa: B023
         inputs, targets = evaluation_batch(tokens, batch, share, context_length=context_length)
         counted = targets[:, 0] != IGNORED  # windows beyond the last one
         inputs, targets = inputs[counted], targets[counted]

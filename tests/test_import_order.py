@@ -12,7 +12,7 @@ PACKAGE = Path(__file__).parent.parent / "gpt_pretrain"
 # Room by room, from what everybody may know to what nobody does; in a room its files in their own order.
 ORDER = """
 errors
-terminal: text watching streams logs
+terminal: text silence curve watching streams logs
 launch: launchers process
 config: fields habits paths words model weights data decoding optimizer schedule sweep trainer programs
     border
@@ -22,14 +22,15 @@ tokenizer: vocab segmentation patterns protocol bpe small tokenizer_json build
 download
 weights: protobuf crc32c stored table fit gpt2_sizes dialects pickled safetensors_file huggingface shape
     bundle read write fetch
-decoding: filters penalties key_values layout scoring choose continuation sequences beam contrastive loop
-    text
+decoding: filters penalties key_values layout scoring picture choose continuation sequences beam
+    contrastive loop text
 data: notes fingerprints kinds listing files gutenberg sources reading_bar tokens shards workers splits
     marks token_cache token_files windows copies corpus order
 runs: foreign folders owner record checkpoint pretrained
-training: schedule optim plan metrics_csv plots loggers first_sample machine preflight draws datamodule module
-    callbacks callbacks.rhythm callbacks.stop callbacks.metrics callbacks.samples callbacks.progress_bar
-    callbacks.verdict callbacks.checkpoints report ending environment train
+training: schedule optim plan metrics_csv plots page tensorboard loggers first_sample machine columns
+    provenance preflight opening layers draws datamodule module callbacks callbacks.rhythm callbacks.stop
+    callbacks.parts callbacks.metrics callbacks.samples callbacks.progress_bar callbacks.verdict
+    callbacks.checkpoints callbacks.profile report ending environment train
 generation: prompts next_tokens prompt_loop run
 sweep: refusals space record strategies trial version check search place ahead queue leaderboard board workers
     course sweeper hydra_plugins.gpt_pretrain plugin
@@ -38,6 +39,7 @@ evaluate
 export
 prepare
 inspect_data
+plot
 benchmark: training decoding data __main__
 benchmark_decoding
 benchmark_data

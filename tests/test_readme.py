@@ -22,6 +22,7 @@ from gpt_pretrain.evaluate import evaluate
 from gpt_pretrain.export import export
 from gpt_pretrain.generation.prompts import quoted
 from gpt_pretrain.inspect_data import inspect_data
+from gpt_pretrain.plot import plot
 from gpt_pretrain.prepare import prepare
 from gpt_pretrain.training.plan import make_plan
 from tests.test_import_order import ORDER
@@ -38,6 +39,7 @@ PROGRAMS = {
     "-m gpt_pretrain.export": export,
     "-m gpt_pretrain.prepare": prepare,
     "-m gpt_pretrain.inspect_data": inspect_data,
+    "-m gpt_pretrain.plot": plot,
     "-m gpt_pretrain.benchmark": benchmark,
     "-m gpt_pretrain.benchmark.data": benchmark_data,
     "-m gpt_pretrain.benchmark.decoding": benchmark_decoding,

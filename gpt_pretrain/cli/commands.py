@@ -28,12 +28,12 @@ def train_command(config: TrainConfig, run: Path) -> float | None:
         goes_on(config, run)
         prepared = preflight(config, run)
         if not (prepared.plan.world_size > 1 and is_sweep()):
-            accept(run, config)
+            words = accept(run, config)
             with launching(prepared.plan.world_size):
                 # lightning takes seconds: bad input is refused before
                 from gpt_pretrain.training.train import train
 
-                summary = train(config, prepared, run, judge(config.sweep, prepared.plan))
+                summary = train(config, prepared, run, words, judge(config.sweep, prepared.plan))
             conclude_trial(summary)
             return summary["best_val_loss"]
     return run_alone(run)

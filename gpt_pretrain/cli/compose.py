@@ -5,7 +5,7 @@ from typing import TypeVar
 import hydra
 
 from gpt_pretrain.cli.refusals import user_facing
-from gpt_pretrain.cli.schemas import config_dir, register_schemas
+from gpt_pretrain.cli.schemas import as_groups, config_dir, register_schemas
 from gpt_pretrain.config import to_config
 from gpt_pretrain.config.paths import path_keys
 from gpt_pretrain.config.words import with_paths_quoted
@@ -23,4 +23,5 @@ def compose(config_name: str, root: type[C], overrides: list[str]) -> C:
         user_facing(root, debug=False),
         hydra.initialize_config_dir(str(config_dir()), version_base="1.3"),
     ):
-        return to_config(hydra.compose(config_name, with_paths_quoted(overrides, path_keys(root))), root)
+        words = with_paths_quoted(as_groups(config_name, overrides), path_keys(root))
+        return to_config(hydra.compose(config_name, words), root)

@@ -19,7 +19,7 @@ from omegaconf import DictConfig, OmegaConf
 from gpt_pretrain.cli.help import help_text
 from gpt_pretrain.cli.refusals import check_dashes, user_facing
 from gpt_pretrain.cli.resume import RECORDED
-from gpt_pretrain.cli.schemas import config_dir, register_schemas
+from gpt_pretrain.cli.schemas import as_groups, config_dir, register_schemas
 from gpt_pretrain.config import to_config, to_plain
 from gpt_pretrain.config.border import escaped
 from gpt_pretrain.config.paths import check_name, path_keys
@@ -76,6 +76,9 @@ class Program:
         self.folders: set[Path] = set()  # that stood before this program made any
 
     def __call__(self) -> None:
+        # Threads that wait for work by spinning slow down whatever else runs, and that slows them: on a busy
+        # machine a step took eight times as long. Read when torch is loaded, and handed on to other ranks.
+        os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
         settle_streams(outlive_reader=self.outlive_reader)
         if logging.lastResort is not None:  # before Hydra sets handlers up
             logging.lastResort.setFormatter(Formatter())
@@ -101,7 +104,7 @@ class Program:
         _check_launch(sys.argv[1:], several=self.several)
         register_schemas(self.config_name, self.root)
         keys = path_keys(self.root) | set(RUN_FOLDERS)
-        arguments = with_paths_quoted(_sweep_first(sys.argv[1:]), keys)
+        arguments = with_paths_quoted(as_groups(self.config_name, _sweep_first(sys.argv[1:])), keys)
         sys.argv[1:] = self.rewrite(arguments, config_dir()) + _follower_arguments()
         if os.name == "nt":
             for key in RUN_FOLDERS:
@@ -134,24 +137,27 @@ class Program:
         _report(error)
 
 
-def accept(run: Path, config: object) -> None:
+def accept(run: Path, config: object) -> list[str]:
     """The run came about: write its settings, for people to read, and what was said so far into its log.
 
-    Until then nothing in its folder changes, so a refusal falsifies no record.
+    Until then nothing in its folder changes, so a refusal falsifies no record. Returns the words of the
+    command line that chose settings.
     """
     if not HydraConfig.initialized() or rank():
-        return
+        return []
     folder, composed = run / ".hydra", HydraConfig.get()
+    words = [word for word in composed.overrides.task if not word.endswith(f"={RECORDED}")]
     folder.mkdir(exist_ok=True)
     for name, content in {
         "config.yaml": escaped(to_plain(config)),
         "hydra.yaml": {"hydra": composed},
-        "overrides.yaml": [word for word in composed.overrides.task if not word.endswith(f"={RECORDED}")],
+        "overrides.yaml": words,
     }.items():
         (folder / name).write_text(OmegaConf.to_yaml(OmegaConf.create(content)), encoding="utf-8")
     for handler in logging.getLogger().handlers:
         if isinstance(handler, LogFile):
             handler.begin()
+    return words
 
 
 @contextmanager

@@ -22,6 +22,7 @@ from gpt_pretrain.config import (
     ExportConfig,
     GenerateConfig,
     InspectConfig,
+    PlotConfig,
     PrepareConfig,
     TrainConfig,
     known_keys,
@@ -41,6 +42,7 @@ PROGRAMS = {
     "gpt_pretrain.export": ExportConfig,
     "gpt_pretrain.prepare": PrepareConfig,
     "gpt_pretrain.inspect_data": InspectConfig,
+    "gpt_pretrain.plot": PlotConfig,
 }
 
 # What Hydra takes beside settings.

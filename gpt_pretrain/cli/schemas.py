@@ -7,6 +7,8 @@ from hydra.core.config_store import ConfigStore
 from gpt_pretrain.config import MEMBERS, sections
 from gpt_pretrain.sweep.plugin import register_sweeper
 
+SWITCHED = {"true", "false", "null", "1", "0", "yes", "no", "on", "off", "y", "n", "", "???"}
+
 
 def config_dir() -> Path:
     """`conf/` inside an installed package, else beside it in a clone."""
@@ -24,6 +26,20 @@ def register_schemas(config_name: str, root: type) -> None:
             if not (config_dir() / section / f"{name}.yaml").is_file():
                 store.store(name, member, group=section)
     register_sweeper()
+
+
+def as_groups(config_name: str, words: list[str]) -> list[str]:
+    """A command line's words with `debug=profile` as Hydra knows it: `debugging=profile`.
+
+    `debug` by itself is a switch, and to Hydra a group cannot share a setting's name.
+    """
+    if config_name != "train":
+        return words
+    return [
+        f"debugging={value}" if key == "debug" and value.lower() not in SWITCHED else word
+        for word in words
+        for key, _, value in [word.partition("=")]
+    ]
 
 
 def options(group: str, root: type) -> dict[str, str]:

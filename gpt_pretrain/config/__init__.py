@@ -22,6 +22,7 @@ from gpt_pretrain.config.programs import (
     ExportConfig,
     GenerateConfig,
     InspectConfig,
+    PlotConfig,
     PrepareConfig,
     TrainConfig,
 )
@@ -55,6 +56,7 @@ __all__ = [
     "ModelSettings",
     "MuonConfig",
     "OptimizerConfig",
+    "PlotConfig",
     "PrepareConfig",
     "SGDConfig",
     "ScheduleConfig",

@@ -16,9 +16,9 @@ def one_of(*choices: str, default: str | None = None) -> Any:
     return field(default=default or choices[0], metadata={"one_of": choices})
 
 
-def path_to(*, written: bool = False) -> Any:
+def path_to(*, written: bool = False, default: str | None = None) -> Any:
     """A file or folder, None unless given; `written`: one that this program may make."""
-    return field(default=None, metadata={"path": "written" if written else "read"})
+    return field(default=default, metadata={"path": "written" if written else "read"})
 
 
 def number(

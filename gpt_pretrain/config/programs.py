@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 from os.path import realpath
+from typing import Any
 
 from gpt_pretrain.config.data import DataConfig, TokenizerConfig
 from gpt_pretrain.config.decoding import DecodingConfig
@@ -41,6 +42,7 @@ class TrainConfig:
         self.data.check()
         self.tokenizer.check()
         self.sweep.check()
+        self.logger.check()
         for name in ("initial_lr", "min_lr"):
             value = getattr(self.schedule, name)
             if value is not None and value > self.optimizer.lr:
@@ -135,6 +137,24 @@ class ExportConfig:
         self.weights.check()
         if not self.out:
             raise InputError("out is not set: name a new folder, as in out=exported")
+
+
+@dataclass(kw_only=True, slots=True)
+class PlotConfig:
+    runs: Any = "outputs"  # a run's folder, one that holds runs, a glob, or a list of these
+    out: str = path_to(written=True, default="plots")  # a folder for the pictures
+    format: str = one_of("both", "png", "svg")
+    debug: bool = False
+
+    def paths(self) -> list[str]:
+        return [self.runs] if isinstance(self.runs, str) else list(self.runs)
+
+    def check(self) -> None:
+        many = self.runs if isinstance(self.runs, list) else [self.runs]
+        if not many or not all(isinstance(path, str) and path for path in many):
+            raise InputError(f"runs={self.runs}: give folders, as in runs=outputs or runs=[outputs,multirun]")
+        if not self.out:
+            raise InputError("out is empty: name a folder for the pictures")
 
 
 @dataclass(kw_only=True, slots=True)

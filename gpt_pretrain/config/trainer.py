@@ -1,8 +1,10 @@
 """A training run: machine, budget and rhythm, and where it logs."""
 
 from dataclasses import dataclass
+from importlib.util import find_spec
 
 from gpt_pretrain.config.fields import number, one_of
+from gpt_pretrain.errors import InputError
 
 
 @dataclass(kw_only=True, slots=True)
@@ -30,9 +32,27 @@ class TrainerConfig:
     checkpoint_every: int | None = number(None, "only the best and the last", at_least=1)
     keep_best: bool = True  # also save whenever the validation loss is the lowest so far
     keep_last: int = number(2, at_least=1)  # older ones are deleted, the best one never
+    profile: bool = False  # write a trace of five steps and print the operations that took longest
 
 
 @dataclass(kw_only=True, slots=True)
 class LoggerConfig:
-    csv: bool = True
-    tensorboard: bool = True
+    """Where a run's numbers go, and which."""
+
+    csv: bool = True  # metrics.csv
+    tensorboard: bool = True  # event files in the run's folder
+    wandb: bool = False  # Weights & Biases; needs pip install '.[wandb]'
+    mlflow: bool = False  # MLflow; needs pip install '.[mlflow]'
+    layers: bool = False  # norms of gradients, weights and updates, layer by layer, where a step is logged
+    project: str = "gpt_pretrain"  # of Weights & Biases; MLflow's experiment
+    offline: bool = False  # Weights & Biases: keep all in the run's folder; `wandb sync` sends it later
+    mlflow_uri: str | None = None  # MLflow's server; null: a folder mlruns/ in the run's
+
+    def check(self) -> None:
+        """Raise InputError where what is asked for is not installed."""
+        for name, package in (("wandb", "wandb"), ("mlflow", "mlflow-skinny")):
+            if getattr(self, name) and find_spec(name) is None:
+                raise InputError(
+                    f"logger.{name}=true needs {package}, which is not installed: "
+                    f"pip install 'gpt_pretrain[{name}]'"
+                )

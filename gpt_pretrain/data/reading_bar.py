@@ -8,6 +8,7 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeR
 
 from gpt_pretrain.data.sources import Source
 from gpt_pretrain.terminal.logs import one_line
+from gpt_pretrain.terminal.silence import Silence
 
 QUIET_SECONDS = 0.5  # short work shows no bar
 
@@ -18,6 +19,7 @@ class ReadingBar:
     def __init__(self, what: str, source: Source) -> None:
         self.what, self.source = what, source
         self.n_bytes, self.started = 0, time.monotonic()
+        self.silence = Silence()
         self._bar: Progress | None = None
         self._task: Any = None
 
@@ -32,6 +34,10 @@ class ReadingBar:
         """`n_bytes` more of the source's files have been read."""
         self.n_bytes += n_bytes
         elapsed = time.monotonic() - self.started
+        of = f" of {self.source.n_bytes / 1e6:,.0f}" if self.source.n_bytes else ""
+        self.silence.end(
+            lambda: f"{self.what}: {self.n_bytes / 1e6:,.0f}{of} MB, {self.n_bytes / elapsed / 1e6:.1f} MB/s"
+        )
         if self._bar is None and elapsed > QUIET_SECONDS:
             self._show()
         if self._bar is not None:

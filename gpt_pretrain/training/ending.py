@@ -2,6 +2,7 @@
 
 import logging
 import signal
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 
@@ -16,7 +17,7 @@ from gpt_pretrain.training.callbacks.samples import Samples
 from gpt_pretrain.training.callbacks.stop import Stop
 from gpt_pretrain.training.module import GPTModule
 from gpt_pretrain.training.preflight import Prepared
-from gpt_pretrain.training.report import Summary, conclude, short, summarize
+from gpt_pretrain.training.report import Summary, conclude, reason_in_words, short, summarize
 
 log = logging.getLogger(__name__)
 
@@ -32,6 +33,7 @@ class Ending:
         config: TrainConfig,
         prepared: Prepared,
         run: Path,
+        words: Sequence[str],
         trainer: L.Trainer,
         module: GPTModule,
         stop: Stop,
@@ -39,7 +41,7 @@ class Ending:
         samples: Samples,
         checkpoints: Checkpoints,
     ) -> None:
-        self.config, self.prepared, self.run = config, prepared, run
+        self.config, self.prepared, self.run, self.words = config, prepared, run, words
         self.trainer, self.module = trainer, module
         self.stop, self.metrics, self.samples, self.checkpoints = stop, metrics, samples, checkpoints
         self.summary: Summary = {}
@@ -66,10 +68,11 @@ class Ending:
                 self.config,
                 plan,
                 self.run,
+                self.words,
                 loggers,
                 self.summary,
                 self.metrics.first_val_loss,
-                self.samples.newest,
+                (self.samples.first, self.samples.newest),
             )
         if kind is SystemExit and error is not None:
             raise error from None
@@ -77,7 +80,7 @@ class Ending:
             assert self.stop.signal_number is not None
             raise StoppedError(
                 self.stop.signal_number,
-                f"stopped by signal {self.stop.signal_number} at step {self.summary['steps']}, saved: "
+                f"{reason_in_words(self.summary['exit_reason'])} at step {self.summary['steps']}, saved: "
                 f"go on with {typed('resume', short(self.run))}",
             )
 

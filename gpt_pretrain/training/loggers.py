@@ -1,14 +1,17 @@
 """The loggers of a run, none of which can end it: whatever asks them, Lightning's own calls included."""
 
+import hashlib
+import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from lightning.pytorch.loggers import Logger, TensorBoardLogger
+from lightning.pytorch.loggers import Logger
 
 from gpt_pretrain.config.trainer import LoggerConfig
-from gpt_pretrain.terminal.text import printable
 from gpt_pretrain.terminal.watching import watching
 from gpt_pretrain.training.metrics_csv import MetricsCSV
+from gpt_pretrain.training.tensorboard import EventFiles
 
 
 def build_loggers(config: LoggerConfig, run: Path, first_step: int) -> list[Logger]:
@@ -18,6 +21,12 @@ def build_loggers(config: LoggerConfig, run: Path, first_step: int) -> list[Logg
         loggers.append(CSV(run / "metrics.csv", first_step))
     if config.tensorboard:
         loggers.append(TensorBoard(run, first_step))
+    if config.wandb:
+        with watching("wandb"):
+            loggers.append(_wandb(config, run))
+    if config.mlflow:
+        with watching("mlflow"):
+            loggers.append(_mlflow(config, run))
     return loggers
 
 
@@ -26,65 +35,34 @@ class Watched(Logger):
 
     kind: str
 
-    def log_metrics(self, *args: Any, **kwargs: Any) -> None:
-        with watching(self.kind):
-            super().log_metrics(*args, **kwargs)  # type: ignore[safe-super]
 
-    def log_hyperparams(self, *args: Any, **kwargs: Any) -> None:
+def _guarded(name: str) -> Callable[..., None]:
+    def call(self: Watched, *args: Any, **kwargs: Any) -> None:
         with watching(self.kind):
-            super().log_hyperparams(*args, **kwargs)  # type: ignore[safe-super]
+            getattr(super(Watched, self), name)(*args, **kwargs)
 
-    def log_graph(self, *args: Any, **kwargs: Any) -> None:
-        with watching(self.kind):
-            super().log_graph(*args, **kwargs)
+    return call
 
-    def save(self) -> None:
-        with watching(self.kind):
-            super().save()
 
-    def finalize(self, status: str) -> None:
-        with watching(self.kind):
-            super().finalize(status)
-
-    def after_save_checkpoint(self, *args: Any, **kwargs: Any) -> None:
-        with watching(self.kind):
-            super().after_save_checkpoint(*args, **kwargs)
+# What Lightning asks of every logger, and this program of some.
+for _name in (
+    *("log_metrics", "log_hyperparams", "log_graph", "save", "finalize", "after_save_checkpoint"),
+    *("begin", "end", "restore", "log_text", "log_picture"),
+):
+    setattr(Watched, _name, _guarded(_name))
 
 
 class CSV(Watched, MetricsCSV):
     kind = "metrics.csv"
 
 
-class TensorBoard(Watched, TensorBoardLogger):
+class TensorBoard(Watched, EventFiles):
     kind = "tensorboard"
 
-    def __init__(self, run: Path, first_step: int) -> None:
-        purge = first_step + 1 if first_step else 0  # also what a run left that begins anew in its folder
-        super().__init__(run, name="", default_hp_metric=False, purge_step=purge)
-
-    @property
-    def log_dir(self) -> str:
-        """In the run's folder as it is named: Lightning's own takes a `$HOME` in it for a variable."""
-        return str(Path(self.root_dir, "tensorboard"))
-
-    @property
-    def experiment(self) -> Any:
-        """Lightning asks for it before the first step, so that a folder that cannot be written shows then."""
+    def writer(self, split: str) -> Any:
         with watching(self.kind):
-            return super().experiment
+            return super().writer(split)
         return _Nowhere()
-
-    def log_text(self, name: str, text: str, step: int) -> None:
-        with watching(self.kind):
-            self.experiment.add_text(name, printable(text), step)
-
-    def log_by_tokens(self, metrics: dict[str, float]) -> None:
-        """Losses over the tokens seen, beside those over steps."""
-        with watching(self.kind):
-            for key in ("train/loss", "val/loss", "train/perplexity", "val/perplexity"):
-                if key in metrics:
-                    name = f"by_tokens/{key.replace('/', '_')}"
-                    self.experiment.add_scalar(name, metrics[key], int(metrics["tokens_seen"]))
 
 
 class _Nowhere:
@@ -92,3 +70,44 @@ class _Nowhere:
 
     def __getattr__(self, name: str) -> Any:
         return lambda *args, **kwargs: None
+
+
+def _wandb(config: LoggerConfig, run: Path) -> Logger:
+    import wandb
+    from lightning.pytorch.loggers import WandbLogger
+
+    class WeightsAndBiases(Watched, WandbLogger):
+        kind = "wandb"
+
+    return WeightsAndBiases(
+        name=_name_of(run),
+        version=hashlib.sha256(str(run.absolute()).encode()).hexdigest()[
+            :16
+        ],  # a resumed run goes on with it
+        resume="allow",
+        save_dir=str(run),
+        project=config.project,
+        offline=config.offline,
+        settings=wandb.Settings(console="off", silent=True),
+    )
+
+
+def _mlflow(config: LoggerConfig, run: Path) -> Logger:
+    from lightning.pytorch.loggers import MLFlowLogger
+
+    class MLflow(Watched, MLFlowLogger):
+        kind = "mlflow"
+
+    if config.mlflow_uri is None:  # a folder serves one run well, but MLflow wants to hear that it is meant
+        os.environ.setdefault("MLFLOW_ALLOW_FILE_STORE", "true")
+    return MLflow(
+        experiment_name=config.project,
+        run_name=_name_of(run),
+        tracking_uri=config.mlflow_uri,
+        save_dir=str(run / "mlruns"),
+    )
+
+
+def _name_of(run: Path) -> str:
+    """A run's folder as it is told from others: its date and time."""
+    return "/".join(run.absolute().parts[-2:])

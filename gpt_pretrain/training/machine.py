@@ -1,12 +1,18 @@
 """What a run trains on: accelerator, devices, precision. Imports torch only when asked."""
 
+import os
 import re
+import sys
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from gpt_pretrain.config import TrainerConfig
 from gpt_pretrain.errors import InputError
 from gpt_pretrain.launch.launchers import SRUN
 from gpt_pretrain.launch.process import is_launched, process
+
+if TYPE_CHECKING:
+    import torch
 
 
 @dataclass(kw_only=True, slots=True, frozen=True)
@@ -89,6 +95,21 @@ def check_precision(wanted: str, accelerator: str) -> None:
         raise InputError(
             f"trainer.precision={wanted} needs macOS 14 on Apple's GPU: set trainer.precision=32-true"
         )
+
+
+def memory_mb(device: "torch.device") -> float | None:
+    """10^6 bytes: the most that tensors have taken of a GPU so far, or what this process takes now.
+
+    None where the system does not say.
+    """
+    import torch
+
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 1e6
+    if sys.platform == "linux":
+        with open("/proc/self/statm", encoding="ascii") as stream:
+            return int(stream.read().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1e6
+    return None
 
 
 def _devices_launched(trainer: TrainerConfig) -> int:

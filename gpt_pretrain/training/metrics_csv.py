@@ -23,6 +23,7 @@ class MetricsCSV(Logger):
         if first_step:
             with watching("metrics.csv"):
                 self.rows = [row for row in read_rows(file) if row["step"] <= first_step]
+                self.columns = list(dict.fromkeys(["step", *(key for row in self.rows for key in row)]))
 
     @property
     def name(self) -> str:
@@ -36,8 +37,8 @@ class MetricsCSV(Logger):
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         row = {"step": float(step or 0), **metrics}
         self.rows.append(row)
-        new = [key for entry in self.rows for key in entry if key not in self.columns]
-        self.columns += dict.fromkeys(new)
+        new = [key for key in row if key not in self.columns]
+        self.columns += new
         whole, self._whole = self._whole and not new and self.file.exists(), False
         if whole:
             self._write(self.file, [row], "a")

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from collections.abc import Callable
 from typing import Any
 
 import lightning as L
@@ -16,7 +17,7 @@ from gpt_pretrain.loss import bits_per_byte, next_token_loss, perplexity, summed
 from gpt_pretrain.model import GPTModel
 from gpt_pretrain.training.datamodule import Batch
 from gpt_pretrain.training.draws import Draws
-from gpt_pretrain.training.optim import build_optimizer, parameter_names
+from gpt_pretrain.training.optim import build_optimizer, parameter_names, rates_by_group
 from gpt_pretrain.training.plan import Plan
 from gpt_pretrain.training.schedule import learning_rate
 
@@ -46,6 +47,7 @@ class GPTModule(L.LightningModule):
         self.val_bytes_per_token = val_bytes_per_token
         self.train_losses: list[Tensor] = []  # of the micro-steps since the last report, left on their device
         self.grad_norm: Tensor | None = None
+        self.gradients_ready: Callable[[GPTModule], None] | None = None  # asked before they are clipped
         self.evaluated: list[Tensor] = []  # of each evaluated split: summed loss and token count
         self.validated: dict[str, float] = {}  # by the newest evaluation
 
@@ -102,6 +104,7 @@ class GPTModule(L.LightningModule):
             "train/perplexity": perplexity(loss),
             "lr": self.current_lr(),
             "grad_norm": norm,
+            **{f"lr/{group}": rate for group, rate in rates_by_group(self.trainer.optimizers[0]).items()},
         }
 
     def diverged(self, finding: str) -> DivergedError:
@@ -146,6 +149,8 @@ class GPTModule(L.LightningModule):
         precision = self.trainer.precision_plugin
         if isinstance(precision, MixedPrecision) and precision.scaler and optimizer.defaults.get("fused"):
             precision.scaler.unscale_(optimizer)
+        if self.gradients_ready is not None:
+            self.gradients_ready(self)
         limit = math.inf if self.grad_clip is None else self.grad_clip
         self.grad_norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), limit)
 

@@ -73,6 +73,18 @@ def parameter_names(groups: list[dict[str, Any]]) -> dict[int, str]:
     }
 
 
+def rates_by_group(optimizer: Optimizer) -> dict[str, float]:
+    """The learning rate of each group by the group's name; nothing where one rate serves all."""
+    rates = {_group_name(group): group["lr"] for group in optimizer.param_groups}
+    return rates if len(set(rates.values())) > 1 else {}
+
+
+def _group_name(group: dict[str, Any]) -> str:
+    if "ns_steps" in group:  # what only Muon has
+        return "muon"
+    return "decayed" if group["weight_decay"] else "not decayed"
+
+
 def _adam(kind: type[Adam], named: NamedParameters, config: AdamWConfig) -> Optimizer:
     return kind(
         decay_groups(named, config),

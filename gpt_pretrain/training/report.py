@@ -2,13 +2,17 @@
 
 import json
 import logging
-import math
-from collections.abc import Iterable
+import os
+import shlex
+import signal
+from collections.abc import Iterable, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
+import torch
 from lightning.pytorch.loggers import Logger
+from rich import get_console
 
 from gpt_pretrain.config import TrainConfig, to_plain
 from gpt_pretrain.config.words import typed
@@ -17,17 +21,25 @@ from gpt_pretrain.loss import perplexity
 from gpt_pretrain.model import GPTModel
 from gpt_pretrain.runs.folders import find_checkpoints
 from gpt_pretrain.runs.foreign import read_json
+from gpt_pretrain.terminal.curve import draw
 from gpt_pretrain.terminal.watching import watching
 from gpt_pretrain.tokenizer import decode
 from gpt_pretrain.training.callbacks.metrics import Metrics
+from gpt_pretrain.training.columns import columns, flat
 from gpt_pretrain.training.loggers import TensorBoard
+from gpt_pretrain.training.machine import Machine
 from gpt_pretrain.training.metrics_csv import read_rows
 from gpt_pretrain.training.plan import Plan
 from gpt_pretrain.training.preflight import Prepared
+from gpt_pretrain.training.provenance import ENVIRONMENT, device_name
 
 log = logging.getLogger(__name__)
 
 Summary = dict[str, Any]
+PAGE = "report.html"
+WIDEST, CURVE_LINES = 80, 9  # of the curve at the end
+# The numbers of the HParams table.
+FINALS = ("best_val_loss", "val_loss", "val_perplexity", "tokens_per_sec", "seconds")
 
 
 def explain(config: TrainConfig, prepared: Prepared, run: Path, model: GPTModel) -> None:
@@ -53,16 +65,41 @@ def explain(config: TrainConfig, prepared: Prepared, run: Path, model: GPTModel)
         *(plan.steps_per_epoch, plan.steps, plan.budget),
     )
     log.info(
-        "        %s tokens a step, evaluation every %d steps, on %d %s in %s",
-        *(f"{plan.tokens_per_step:,}", plan.eval_every, machine.devices, machine.accelerator),
-        machine.precision,
+        "        %s tokens a step, evaluation every %d steps", f"{plan.tokens_per_step:,}", plan.eval_every
     )
+    log.info("machine %s", _machine(config, machine))
     if machine.hint:
         log.info("        %s", machine.hint)
     resumed = f", resumed at step {prepared.first_step}" if prepared.first_step else ""
     log.info("run     %s%s", short(run), resumed)
     for change in prepared.changes:
         log.info("        changed: %s", change)
+
+
+def _machine(config: TrainConfig, machine: Machine) -> str:
+    """Devices, threads and precision, each with its reason."""
+    name = device_name(machine)
+    devices = f"{machine.world_size} x {name}" if machine.world_size > 1 else name
+    if machine.accelerator == "cpu":
+        threads = torch.get_num_threads()
+        given = ", as OMP_NUM_THREADS says" if os.environ.get("OMP_NUM_THREADS") else ""
+        devices += f", {threads} thread{'s' * (threads > 1)} on {os.cpu_count()} cores{given}"
+    if config.trainer.precision != "auto":
+        why = ""
+    elif machine.precision == "bf16-mixed":
+        why = ": it multiplies bfloat16 itself"
+    else:
+        why = ": it does not multiply bfloat16 itself"
+    return f"{devices}; {machine.precision} (trainer.precision={config.trainer.precision}{why})"
+
+
+def reason_in_words(exit_reason: str) -> str:
+    """`signal 2` as people know it."""
+    word, _, number = exit_reason.partition(" ")
+    if word != "signal":
+        return exit_reason
+    name = signal.Signals(int(number)).name
+    return "interrupted by Ctrl-C" if name == "SIGINT" else f"stopped by {name}"
 
 
 def summarize(
@@ -102,12 +139,15 @@ def conclude(
     config: TrainConfig,
     plan: Plan,
     run: Path,
+    words: Sequence[str],
     loggers: Iterable[Logger],
     summary: Summary,
     first_val_loss: float | None,
-    sample: str,
+    samples: tuple[str, str],
 ) -> None:
-    """Write summary, plot and hyper-parameters; say on one screen how it went and what to run next."""
+    """Write summary, plot and TensorBoard's row of settings; say on one screen how it went and what to run
+    next. `samples` are the first and the newest.
+    """
     # What ended the run is what its user must hear of, not that the disk had no room for this either.
     with nullcontext() if summary["exit_reason"] == "finished" else watching("summary.json"):
         (run / "summary.json").write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
@@ -116,14 +156,18 @@ def conclude(
         rows = read_rows(run / "metrics.csv")
     with watching("loss.png"):
         _draw(config, plan, run, rows, summary)
+    with watching(PAGE):
+        _write_page(config, run, words, rows, summary)
     for logger in loggers:
         if isinstance(logger, TensorBoard):
-            final = {f"hparam/{key}": _or_nan(summary[key]) for key in ("val_loss", "best_val_loss")}
-            settings = {key: value for key, value in _flat(to_plain(config)).items() if value is not None}
-            logger.log_hyperparams(settings, final)
+            finals = {key: summary[key] for key in FINALS}
+            finished = summary["exit_reason"] == "finished"
+            logger.end(columns(config, words), finals, step=summary["steps"], finished=finished)
+            with watching("loss.png"):
+                logger.log_picture("loss", (run / "loss.png").read_bytes(), summary["steps"])
             logger.finalize("success")
     with watching("the run's conclusion"):
-        _say(config, plan, run, summary, first_val_loss, sample)
+        _say(config, plan, run, summary, first_val_loss, samples, rows)
 
 
 def _draw(config: TrainConfig, plan: Plan, run: Path, rows: list[dict[str, float]], summary: Summary) -> None:
@@ -134,19 +178,37 @@ def _draw(config: TrainConfig, plan: Plan, run: Path, rows: list[dict[str, float
         draw_loss(rows, run / "loss.png", tokens_per_step=plan.tokens_per_step, title=title)
 
 
+def _write_page(
+    config: TrainConfig, run: Path, words: Sequence[str], rows: list[dict[str, float]], summary: Summary
+) -> None:
+    from gpt_pretrain.training.page import write_page
+
+    here = run / ENVIRONMENT
+    write_page(
+        run,
+        rows=rows,
+        summary=summary,
+        settings=flat(to_plain(config)),
+        chosen=columns(config, words),
+        environment=read_json(here) if here.is_file() else {},
+    )
+
+
 def _say(
     config: TrainConfig,
     plan: Plan,
     run: Path,
     summary: Summary,
     first_val_loss: float | None,
-    sample: str,
+    samples: tuple[str, str],
+    rows: list[dict[str, float]],
 ) -> None:
     since = f", {summary['session_seconds']:.0f} s of them since it was resumed"
     log.info("")
     log.info(
         "%s after %d steps and %s tokens in %.0f s%s, %s tokens/s",
-        *(summary["exit_reason"], summary["steps"], f"{summary['tokens_seen']:,}", summary["seconds"]),
+        *(reason_in_words(summary["exit_reason"]), summary["steps"], f"{summary['tokens_seen']:,}"),
+        summary["seconds"],
         since if summary["seconds"] > summary["session_seconds"] else "",
         f"{summary['tokens_per_sec'] or 0:,.0f}",
     )
@@ -156,18 +218,26 @@ def _say(
             "validation loss %.3f -> %.3f (best %.3f), perplexity %.1f",
             *(first, summary["val_loss"], summary["best_val_loss"], summary["val_perplexity"]),
         )
-    if sample:
-        log.info("it writes: %s", " ".join(sample.split()))
+    curves = {
+        name: [(row["step"], row[key]) for row in rows if key in row]
+        for name, key in (("training", "train/loss"), ("validation", "val/loss"))
+    }
+    for line in draw(curves, width=min(get_console().width, WIDEST), height=CURVE_LINES, x_label="steps"):
+        log.info("%s", line)
+    for word, sample in zip(("before", "after"), samples, strict=True):
+        if sample:
+            log.info("%-6s  %s", word, " ".join(sample.split()))
     log.info("")
-    log.info(
-        "in %s: %s", short(run), ", ".join(sorted(path.name for path in run.iterdir() if path.name[0] != "."))
-    )
+    names = {path.name.partition("tfevents.")[0] for path in run.iterdir() if path.name[0] != "."}
+    log.info("in %s: %s", short(run), ", ".join(sorted(names)).replace("events.out.", "events.out..."))
     if find_checkpoints(run):
         log.info("next    python generate.py %s", typed("checkpoint", short(run)))
         log.info(
             "        python train.py %s",
             " ".join([typed("resume", short(run)), *_to_go_on(config, plan, summary)]),
         )
+    if config.logger.tensorboard:
+        log.info("watch   tensorboard --logdir %s", shlex.quote(_above(run)))
 
 
 def _to_go_on(config: TrainConfig, plan: Plan, summary: Summary) -> list[str]:
@@ -191,17 +261,11 @@ def read_summary(checkpoint: Path | None, step: int) -> Summary | None:
     return summary if summary.get("steps") == step and "best_val_loss" in summary else None
 
 
+def _above(run: Path) -> str:
+    """The folder that shows this run beside others: the one that commands are typed in, where it is below."""
+    return "." if run.absolute().is_relative_to(Path.cwd()) else str(run)
+
+
 def short(path: Path) -> str:
     """The path as one would type it here."""
     return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
-
-
-def _or_nan(value: float | None) -> float:
-    return math.nan if value is None else value
-
-
-def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in tree.items():
-        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
-    return flat

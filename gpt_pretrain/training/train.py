@@ -4,6 +4,7 @@ import ctypes
 import logging
 import platform
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 
 import lightning as L
@@ -11,10 +12,13 @@ import torch
 from lightning.pytorch.strategies import DDPStrategy
 
 from gpt_pretrain.config import TrainConfig, to_plain
+from gpt_pretrain.launch.process import rank
 from gpt_pretrain.model import GPTModel
 from gpt_pretrain.terminal.watching import watching, watching_threads
 from gpt_pretrain.training.callbacks.checkpoints import Checkpoints, DirectoryCheckpointIO
 from gpt_pretrain.training.callbacks.metrics import Metrics
+from gpt_pretrain.training.callbacks.parts import Parts
+from gpt_pretrain.training.callbacks.profile import Profile
 from gpt_pretrain.training.callbacks.progress_bar import ProgressBar
 from gpt_pretrain.training.callbacks.samples import Samples
 from gpt_pretrain.training.callbacks.stop import Stop
@@ -23,8 +27,10 @@ from gpt_pretrain.training.datamodule import GPTDataModule
 from gpt_pretrain.training.draws import BookDraws, Draws, StepDraws
 from gpt_pretrain.training.ending import Ending
 from gpt_pretrain.training.environment import build_environment
+from gpt_pretrain.training.layers import Layers
 from gpt_pretrain.training.loggers import build_loggers
 from gpt_pretrain.training.module import GPTModule
+from gpt_pretrain.training.opening import open_records
 from gpt_pretrain.training.preflight import Prepared
 from gpt_pretrain.training.report import Summary, explain, read_summary, short
 from gpt_pretrain.weights.read import build_model
@@ -32,8 +38,15 @@ from gpt_pretrain.weights.read import build_model
 log = logging.getLogger(__name__)
 
 
-def train(config: TrainConfig, prepared: Prepared, run: Path, hear: Hear | None = None) -> Summary:
-    """Train as prepared, in the folder `run`; returns what summary.json holds.
+def train(
+    config: TrainConfig,
+    prepared: Prepared,
+    run: Path,
+    words: Sequence[str] = (),
+    hear: Hear | None = None,
+) -> Summary:
+    """Train as prepared, in the folder `run`; returns what summary.json holds. `words`, the command line's
+    that led to `config`, are recorded, and nothing follows from them.
 
     `hear` is told each evaluation, and may end the run.
 
@@ -48,12 +61,33 @@ def train(config: TrainConfig, prepared: Prepared, run: Path, hear: Hear | None 
     module = _build_module(config, prepared)
     data = _build_data(config, prepared, module.draws)
     stop = Stop(plan)
-    metrics = Metrics(plan, stop, settings.log_every)
+    parts = Parts(plan)
+    metrics = Metrics(plan, stop, settings.log_every, parts, Layers() if config.logger.layers else None)
     samples = Samples(run, plan, stop, prepared.tokenizer, prepared.sample_prompt, prepared.sample_decoding)
     bar = ProgressBar(plan, metrics)
-    verdict = [] if hear is None else [Verdict(stop, hear)]
-    checkpoints = Checkpoints(run, plan, stop, settings)
-    trainer = L.Trainer(
+    verdict: list[L.Callback] = [] if hear is None else [Verdict(stop, hear)]
+    checkpoints = Checkpoints(run, plan, stop, settings, bar.during)
+    # in this order: see their docstrings
+    callbacks: list[L.Callback] = [stop, metrics, samples, bar, *verdict, checkpoints, parts]
+    callbacks += [Profile(run, plan)] if settings.profile else []
+    trainer = _build_trainer(config, prepared, run, callbacks)
+    with watching("the run's plan"):
+        explain(config, prepared, run, module.model)
+    if not rank():
+        open_records(config, machine, run, words, trainer.loggers)
+    with watching("loss.png"):  # drawn at the end, tried now
+        import gpt_pretrain.training.plots  # noqa: F401
+    ending = Ending(config, prepared, run, words, trainer, module, stop, metrics, samples, checkpoints)
+    with ending, watching_threads():
+        trainer.fit(module, data, ckpt_path=prepared.resume_from)
+    return ending.summary
+
+
+def _build_trainer(
+    config: TrainConfig, prepared: Prepared, run: Path, callbacks: list[L.Callback]
+) -> L.Trainer:
+    plan, machine = prepared.plan, prepared.machine
+    return L.Trainer(
         accelerator=machine.accelerator,
         devices=machine.devices,
         num_nodes=machine.num_nodes,
@@ -66,7 +100,7 @@ def train(config: TrainConfig, prepared: Prepared, run: Path, hear: Hear | None 
         num_sanity_val_steps=0 if prepared.resume_from else -1,  # the validation loss before the first step
         use_distributed_sampler=False,  # batches know their rank
         logger=build_loggers(config.logger, run, prepared.first_step),
-        callbacks=[stop, metrics, samples, bar, *verdict, checkpoints],  # in this order: see their docstrings
+        callbacks=callbacks,
         plugins=[
             DirectoryCheckpointIO(prepared.model, prepared.tokenizer, to_plain(config)),
             build_environment(),
@@ -76,14 +110,6 @@ def train(config: TrainConfig, prepared: Prepared, run: Path, hear: Hear | None 
         enable_model_summary=False,
         default_root_dir=run,
     )
-    with watching("the run's plan"):
-        explain(config, prepared, run, module.model)
-    with watching("loss.png"):  # drawn at the end, tried now
-        import gpt_pretrain.training.plots  # noqa: F401
-    ending = Ending(config, prepared, run, trainer, module, stop, metrics, samples, checkpoints)
-    with ending, watching_threads():
-        trainer.fit(module, data, ckpt_path=prepared.resume_from)
-    return ending.summary
 
 
 def _already_ended(prepared: Prepared, run: Path) -> Summary | None:

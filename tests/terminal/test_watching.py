@@ -9,6 +9,8 @@ import os
 import subprocess
 import sys
 import threading
+import time
+import unicodedata
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -16,7 +18,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from lightning.pytorch.loggers import Logger, TensorBoardLogger
+from lightning.pytorch.loggers import Logger
 from rich.console import Console
 
 from gpt_pretrain.cli.compose import compose
@@ -24,12 +26,13 @@ from gpt_pretrain.config import TrainConfig
 from gpt_pretrain.data import reading_bar
 from gpt_pretrain.data.tokens import Tokens
 from gpt_pretrain.errors import ArtifactError, DivergedError, StoppedError
-from gpt_pretrain.terminal.logs import ConsoleHandler, LogFile
+from gpt_pretrain.terminal.logs import ConsoleHandler, Formatter, LogFile
 from gpt_pretrain.terminal.watching import forget, watching, watching_threads
 from gpt_pretrain.tokenizer import build_tokenizer
 from gpt_pretrain.tokenizer.small import CharacterTokenizer
 from gpt_pretrain.training.callbacks import progress_bar as progress
 from gpt_pretrain.training.callbacks.metrics import Metrics
+from gpt_pretrain.training.callbacks.parts import Parts
 from gpt_pretrain.training.callbacks.samples import Samples
 from gpt_pretrain.training.callbacks.stop import Stop
 from gpt_pretrain.training.first_sample import prompt_for
@@ -37,6 +40,7 @@ from gpt_pretrain.training.loggers import CSV, TensorBoard, Watched
 from gpt_pretrain.training.metrics_csv import MetricsCSV, read_rows
 from gpt_pretrain.training.plan import Plan
 from gpt_pretrain.training.preflight import preflight
+from gpt_pretrain.training.tensorboard import EventFiles
 from gpt_pretrain.training.train import train
 from tests.conftest import ROOT
 
@@ -149,22 +153,29 @@ FAULTS = {
     "loss.png on a full disk": full("loss.png"),
     "matplotlib": failing("matplotlib.figure.Figure.savefig", ValueError("no font")),
     "matplotlib, when it is imported": missing("gpt_pretrain.training.plots"),
-    "tensorboard is a file": lambda folder, patch: (folder / "tensorboard").write_text(""),
+    "tensorboard is a file": lambda folder, patch: (folder / "val").write_text(""),
     "tensorboard, built": failing("torch.utils.tensorboard.SummaryWriter.__init__"),
     "tensorboard, in its thread": failing(WRITER),
-    "tensorboard, a number": failing("torch.utils.tensorboard.SummaryWriter.add_scalar"),
+    "tensorboard, a number": failing("torch.utils.tensorboard.FileWriter.add_summary"),
     "tensorboard, a text": failing("torch.utils.tensorboard.SummaryWriter.add_text"),
+    "tensorboard, a row of settings": failing("gpt_pretrain.training.tensorboard.EventFileWriter"),
     **{
-        f"tensorboard, {name}": failing(f"lightning.pytorch.loggers.TensorBoardLogger.{name}")
-        for name in ("log_metrics", "log_hyperparams", "log_graph", "save", "finalize")
+        f"tensorboard, {name}": failing(f"gpt_pretrain.training.tensorboard.EventFiles.{name}")
+        for name in ("begin", "log_metrics", "log_text", "log_picture", "save", "end", "finalize")
     },
+    "the environment": failing("gpt_pretrain.training.opening.provenance"),
+    "the picture of next tokens": failing("gpt_pretrain.training.callbacks.samples.draw_next_tokens"),
     "csv, log_metrics": failing(
         "gpt_pretrain.training.metrics_csv.MetricsCSV.log_metrics", ValueError("no row")
     ),
-    **{
-        f"the progress bar, {name}": failing(f"rich.progress.Progress.{name}", RuntimeError("no terminal"))
-        for name in ("start", "update", "stop")
-    },
+    "the progress bar": failing(
+        "gpt_pretrain.training.callbacks.progress_bar.get_console", RuntimeError("no terminal")
+    ),
+    "the progress bar's line": failing(
+        "gpt_pretrain.training.callbacks.progress_bar.ProgressBar._say", RuntimeError("no terminal")
+    ),
+    "report.html is a folder": a_folder_in_its_place("report.html"),
+    "report.html": failing("gpt_pretrain.training.page.small_figure", ValueError("no font")),
     "the run's plan": failing("gpt_pretrain.training.report.decode", ValueError("no text")),
     "the run's conclusion": failing("gpt_pretrain.training.report.typed", ValueError("no words")),
     "summary's plot rows": failing("gpt_pretrain.training.report.read_rows", ValueError("no rows")),
@@ -218,8 +229,8 @@ def test_lightnings_every_call_to_a_logger_is_guarded():
         if callable(value) and not name.startswith("_")
     }
     assert {"log_metrics", "finalize"} <= asked <= set(vars(Watched))
-    assert "experiment" in vars(TensorBoard)
-    for logger, own in ((CSV, MetricsCSV), (TensorBoard, TensorBoardLogger)):
+    assert "writer" in vars(TensorBoard)
+    for logger, own in ((CSV, MetricsCSV), (TensorBoard, EventFiles)):
         assert issubclass(logger, own)
         assert logger.__mro__.index(Watched) < logger.__mro__.index(own)
         assert not asked & set(vars(logger))  # it would come before the guard
@@ -329,21 +340,81 @@ def test_a_row_that_is_none_costs_a_resumed_run_that_row_only(damage, tmp_path):
 # --- the progress bar ----------------
 
 
-@pytest.mark.parametrize("width", [10, 40, 41, 80, 200])
-@pytest.mark.parametrize("encoding", ["ascii", "latin1", "utf-8"])
-def test_the_progress_bar_is_one_line_of_what_the_terminal_can_show(width, encoding, monkeypatch):
+def bar_of(step: int, steps: int, **newest: float) -> progress.ProgressBar:
+    plan = Plan(**dict.fromkeys(Plan.__dataclass_fields__, steps))
+    metrics = Metrics(plan, Stop(plan), 1, Parts(plan))
+    metrics.newest, metrics.best_val_loss = newest, 3.4567
+    bar = progress.ProgressBar(plan, metrics)
+    bar.step, bar.began = step, bar.began - 3600.0
+    return bar
+
+
+def shown(bar, width: int, encoding: str = "utf-8") -> str:
     terminal = io.TextIOWrapper(io.BytesIO(), encoding=encoding)
     console = Console(file=terminal, force_terminal=True, width=width, color_system=None, _environ={})
-    monkeypatch.setattr(progress, "get_console", lambda: console)
-    plan = Plan(**dict.fromkeys(Plan.__dataclass_fields__, 10**6))
-    bar = progress.ProgressBar(plan, Metrics(plan, Stop(plan), 1))
-    measured = "loss 12.345  val loss 12.345  1,234,567 tokens/s"
-    bar.progress.update(bar.task, completed=123456, measured=measured)
-    lines = console.render_lines(bar.progress.get_renderable())
+    lines = console.render_lines(bar)
+    assert len(lines) == 1
     text = "".join(segment.text for segment in lines[0])
-    assert (len(lines), len(text) <= width) == (1, True)
+    assert len(text) <= width
     text.encode(encoding)
-    assert "123456" in text or width == 10
+    return text
+
+
+MEASURED = {"train/loss": 12.345, "tokens_per_sec": 1234567.0}
+
+
+@pytest.mark.parametrize("width", [10, 40, 41, 80, 160, 200])
+@pytest.mark.parametrize("encoding", ["ascii", "latin1", "utf-8"])
+def test_the_progress_bar_is_one_line_of_what_the_terminal_can_show(width, encoding):
+    assert "123456" in shown(bar_of(123456, 10**6, **MEASURED), width, encoding) or width == 10
+
+
+@pytest.mark.parametrize(
+    ("width", "words"),
+    [
+        (40, ["12345/100000", "loss 3.210"]),
+        (80, ["12345/100000", "loss 3.210", "best 3.457", "2,215 tokens/s", "left"]),
+        (160, ["12345/100000", "loss 3.210", "best val loss 3.457", "2,215 tokens/s", "7:06:02 left"]),
+    ],
+)
+def test_the_bar_and_the_total_are_there_at_every_width_and_a_hundred_thousand_steps(width, words):
+    bar = bar_of(12345, 100_000, **{"train/loss": 3.21, "tokens_per_sec": 2215.0})
+    text = shown(bar, width)
+    assert [word for word in words if word not in text] == []
+    assert text.count("━") + text.count("╸") + text.count("╺") >= progress.NARROWEST_BAR
+
+
+def test_the_bar_says_what_is_done_instead_of_training():
+    bar = bar_of(5, 10, **MEASURED)
+    with bar.during("saving 6.2 GB"):
+        assert "saving 6.2 GB" in shown(bar, 80)
+    assert "saving" not in shown(bar, 80)
+
+
+def test_where_there_is_no_bar_nobody_waits_long_for_a_line(monkeypatch, caplog):
+    monkeypatch.setattr(progress, "SILENT_SECONDS", 0.05)
+    bar = bar_of(5, 10, **MEASURED)
+    bar.doing = "evaluating 3/40"
+    bar._begin()
+    deadline = time.monotonic() + 10
+    while len(caplog.messages) < 2 and time.monotonic() < deadline:
+        time.sleep(0.02)
+    bar._end()
+    assert caplog.messages[0] == "step  5/10  loss 12.345  1,234,567 tokens/s  evaluating 3/40"
+    time.sleep(0.1)
+    ended = len(caplog.messages)
+    time.sleep(0.2)
+    assert len(caplog.messages) == ended
+
+
+def test_a_log_file_holds_no_control_character_whatever_was_written(tmp_path):
+    handler = LogFile(str(tmp_path / "train.log"))
+    handler.setFormatter(Formatter("%(message)s"))
+    handler.begin()
+    handler.emit(logging.makeLogRecord({"msg": "".join(map(chr, range(0x200)))}))
+    handler.close()
+    text = (tmp_path / "train.log").read_text(encoding="utf-8")
+    assert not [c for c in text if unicodedata.category(c) == "Cc" and c not in "\n\t"]
 
 
 @pytest.mark.parametrize("width", [20, 40, 80, 200])

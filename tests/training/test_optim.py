@@ -3,11 +3,12 @@ from dataclasses import replace
 
 import pytest
 import torch
+from torch import nn
 from torch.optim import AdamW, Muon
 
-from gpt_pretrain.config import MEMBERS, ModelConfig, MuonConfig, OptimizerConfig
+from gpt_pretrain.config import MEMBERS, AdamWConfig, ModelConfig, MuonConfig, OptimizerConfig
 from gpt_pretrain.model import GPTModel
-from gpt_pretrain.training.optim import Joined, build_optimizer
+from gpt_pretrain.training.optim import Joined, build_optimizer, rates_by_group
 
 SHAPE = ModelConfig(vocab_size=13, context_length=6, emb_dim=8, n_heads=2, n_layers=1)
 ALL = [member() for member in MEMBERS[OptimizerConfig].values()]
@@ -89,3 +90,11 @@ def test_a_restored_optimizer_takes_the_same_next_step(config):
     restored.step()
     for ours, theirs in zip(model.parameters(), twin.parameters(), strict=True):
         assert torch.equal(ours, theirs)
+
+
+def test_learning_rates_are_told_by_group_where_they_differ():
+    model = nn.Linear(2, 2)
+    optimizer = build_optimizer(model, AdamWConfig())
+    assert rates_by_group(optimizer) == {}
+    optimizer.param_groups[0]["lr"] = 0.5
+    assert rates_by_group(optimizer) == {"decayed": 0.5, "not decayed": 1e-3}

@@ -66,7 +66,7 @@ def test_a_run_leaves_everything_that_it_promises(tmp_path):
     assert [row["step"] for row in rows(tmp_path) if row["val/loss"]] == ["0", "3", "6"]
     assert (tmp_path / "loss.png").read_bytes().startswith(b"\x89PNG")
     assert "--- step 6\nEvery effort moves you" in (tmp_path / "samples.txt").read_text()
-    assert list((tmp_path / "tensorboard").glob("events*"))
+    assert list(tmp_path.glob("events*"))
 
 
 def test_the_logged_validation_loss_is_the_token_weighted_mean_of_the_text(tmp_path):
@@ -223,17 +223,6 @@ def test_what_a_killed_process_had_half_saved_is_cleared_away(trained, tmp_path)
     partial.mkdir()
     run(folder, "trainer.max_steps=5", f"resume='{folder}'")
     assert not partial.exists()
-
-
-def test_tensorboard_keeps_what_was_written_before_a_run_was_resumed(trained, tmp_path):
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-
-    folder = run_to(2, trained, tmp_path / "run")
-    run(folder, "trainer.max_steps=4", "trainer.eval_every=2", f"resume='{folder}'")
-    events = EventAccumulator(str(folder / "tensorboard"))
-    events.Reload()
-    assert [event.step for event in events.Scalars("val/loss")] == [0, 2, 4]
-    assert [event.step for event in events.Scalars("by_tokens/val_loss")] == [0, 2 * 128, 4 * 128]
 
 
 def test_a_signal_after_the_last_step_stops_nothing(tmp_path, monkeypatch):

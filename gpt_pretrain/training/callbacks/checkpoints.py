@@ -2,7 +2,8 @@
 
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,15 @@ class Checkpoints(L.Callback):
     Comes last of all callbacks, so that what it saves has seen the step.
     """
 
-    def __init__(self, run: Path, plan: Plan, stop: Stop, config: TrainerConfig) -> None:
+    def __init__(
+        self,
+        run: Path,
+        plan: Plan,
+        stop: Stop,
+        config: TrainerConfig,
+        during: Callable[[str], AbstractContextManager[None]] = lambda doing: nullcontext(),
+    ) -> None:
+        self.during = during  # what it shows while a checkpoint is written, by its words
         self.run, self.plan, self.stop, self.every = run, plan, stop, config.checkpoint_every
         self.keep_best, self.keep_last = config.keep_best, config.keep_last
         self.best: dict[str, Any] = {}  # step and val_loss of the best checkpoint
@@ -74,7 +83,9 @@ class Checkpoints(L.Callback):
         assert isinstance(module, GPTModule)
         if not all(bool(parameter.isfinite().all()) for parameter in module.parameters()):
             raise module.diverged("the weights are no numbers")
-        trainer.save_checkpoint(folder_of(self.run, trainer.global_step))
+        n_bytes = 3 * sum(p.numel() * p.element_size() for p in module.parameters())  # AdamW keeps two more
+        with self.during(f"saving {n_bytes / 1e9:.1f} GB" if n_bytes > 1e8 else "saving"):
+            trainer.save_checkpoint(folder_of(self.run, trainer.global_step))
         if trainer.is_global_zero:
             found = find_checkpoints(self.run)  # of a later step: a damaged one that was passed over
             saved = found.index(folder_of(self.run, trainer.global_step))

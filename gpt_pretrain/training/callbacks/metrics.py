@@ -8,9 +8,12 @@ from typing import Any
 import lightning as L
 import torch
 
+from gpt_pretrain.training.callbacks.parts import Parts
 from gpt_pretrain.training.callbacks.rhythm import is_due, step_ended
 from gpt_pretrain.training.callbacks.stop import Stop
+from gpt_pretrain.training.layers import Layers
 from gpt_pretrain.training.loggers import TensorBoard
+from gpt_pretrain.training.machine import memory_mb
 from gpt_pretrain.training.metrics_csv import MetricsCSV
 from gpt_pretrain.training.module import GPTModule
 from gpt_pretrain.training.plan import Plan
@@ -50,8 +53,13 @@ class Metrics(L.Callback):
     Throughput counts training time only.
     """
 
-    def __init__(self, plan: Plan, stop: Stop, log_every: int) -> None:
-        self.plan, self.stop, self.log_every = plan, stop, log_every
+    def __init__(
+        self, plan: Plan, stop: Stop, log_every: int, parts: Parts, layers: Layers | None = None
+    ) -> None:
+        self.plan, self.stop, self.parts, self.layers = plan, stop, parts, layers
+        # At a checkpoint too: a resumed run must not average over steps that it has not seen. And before a
+        # sample, whose time is not training's.
+        self.rhythms = (log_every, plan.checkpoint_every, plan.sample_every)
         self.best_val_loss: float | None = None
         self.first_val_loss: float | None = None
         self.newest: dict[str, float] = {}
@@ -63,11 +71,13 @@ class Metrics(L.Callback):
         self._pending: dict[str, float] = {}
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        # TensorBoard drops what a resumed run writes anew, and with it whatever counts in larger numbers.
+        assert isinstance(pl_module, GPTModule)
+        if self.layers is not None and trainer.is_global_zero:
+            pl_module.gradients_ready = self._gradients_ready
+        earlier = [row for logger in trainer.loggers if isinstance(logger, MetricsCSV) for row in logger.rows]
         for logger in trainer.loggers:
-            for row in logger.rows if isinstance(logger, MetricsCSV) else []:
-                if row["step"] > 0:
-                    self._write_by_tokens(trainer, row)
+            if isinstance(logger, TensorBoard):
+                logger.restore(earlier)  # it drops what a resumed run writes anew, and more
 
     def on_train_batch_start(
         self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
@@ -79,17 +89,16 @@ class Metrics(L.Callback):
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         assert isinstance(pl_module, GPTModule)
+        self.parts.step_ended()
         self._tokens += self.plan.batch_tokens
         if not step_ended(self.plan, batch_idx):
             return
         evaluating = self.stop.evaluates(trainer)
-        # At a checkpoint too: a resumed run must not average over steps that it has not seen. And before a
-        # sample, whose time is not training's.
-        rhythms = (self.log_every, self.plan.checkpoint_every, self.plan.sample_every)
-        due = any(is_due(trainer.global_step, every) for every in rhythms)
-        if not (due or evaluating or self.stop.ends(trainer) or trainer.global_step == 1):
+        if not (self._is_due(trainer.global_step) or evaluating or self.stop.ends(trainer)):
             return
-        self._pending = pl_module.report() | self._throughput(pl_module)
+        self._pending = pl_module.report() | self._throughput(pl_module) | self.parts.report()
+        if self.layers is not None:
+            self._pending |= self.layers.report(pl_module.model)
         self.newest |= self._pending
         if not evaluating:
             self._write(trainer, self._pending)
@@ -127,6 +136,16 @@ class Metrics(L.Callback):
             tokens=before.tokens + now.tokens,
         )
 
+    def _is_due(self, step: int) -> bool:
+        return step == 1 or any(is_due(step, every) for every in self.rhythms)
+
+    def _gradients_ready(self, module: GPTModule) -> None:
+        """Before the optimizer's step: what the layers were like, where they will be asked for."""
+        step = module.trainer.global_step + 1
+        ends = step >= self.plan.steps or step == self.plan.next_evaluation(step)
+        if self.layers is not None and (ends or self._is_due(step)):
+            self.layers.step_begins(module.model)
+
     def _throughput(self, module: GPTModule) -> dict[str, float]:
         assert self._started is not None
         seconds = perf_counter() - self._started
@@ -135,6 +154,8 @@ class Metrics(L.Callback):
         self.spent.tokens += self._tokens
         self._started = None
         rates = {"tokens_per_sec": tokens_per_sec}
+        if (memory := memory_mb(module.device)) is not None:
+            rates["memory_mb"] = memory
         peak = peak_flops(torch.cuda.get_device_name(module.device)) if module.device.type == "cuda" else None
         if peak is not None:
             rates["mfu"] = tokens_per_sec * module.model.flops_per_token() / (peak * self.plan.world_size)
@@ -143,16 +164,14 @@ class Metrics(L.Callback):
     def _write(self, trainer: L.Trainer, values: dict[str, float]) -> None:
         step = trainer.global_step
         tokens_seen = step * self.plan.tokens_per_step
-        row = {"tokens_seen": tokens_seen, "epoch": step / self.plan.steps_per_epoch} | values
+        row = {
+            "tokens_seen": tokens_seen,
+            "epoch": step / self.plan.steps_per_epoch,
+            "seconds": round(self.total().seconds, 3),
+        } | values
         self.newest |= row
         for logger in trainer.loggers:
             logger.log_metrics(row, step)
-        self._write_by_tokens(trainer, row)
-
-    def _write_by_tokens(self, trainer: L.Trainer, row: dict[str, float]) -> None:
-        for logger in trainer.loggers:
-            if isinstance(logger, TensorBoard) and trainer.is_global_zero:
-                logger.log_by_tokens(row)
 
 
 def peak_flops(gpu: str) -> float | None:

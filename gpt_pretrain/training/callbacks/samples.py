@@ -8,11 +8,13 @@ from typing import Any
 import lightning as L
 
 from gpt_pretrain.config import DecodingConfig
-from gpt_pretrain.decoding.text import generate_text
+from gpt_pretrain.decoding.picture import draw_next_tokens
+from gpt_pretrain.decoding.scoring import next_token_logits
+from gpt_pretrain.decoding.text import encode, generate_text
 from gpt_pretrain.errors import ArtifactError
 from gpt_pretrain.terminal.text import printable
 from gpt_pretrain.terminal.watching import watching
-from gpt_pretrain.tokenizer import Tokenizer
+from gpt_pretrain.tokenizer import Tokenizer, decode
 from gpt_pretrain.training.callbacks.rhythm import is_due, step_ended
 from gpt_pretrain.training.callbacks.stop import Stop
 from gpt_pretrain.training.loggers import TensorBoard
@@ -21,24 +23,32 @@ from gpt_pretrain.training.plan import Plan
 
 log = logging.getLogger(__name__)
 
+SHOWN_TOKENS = 10  # in the picture of next tokens
+
 
 class Samples(L.Callback):
-    """Continues `prompt` every `plan.sample_every` steps and at the end, into samples.txt and TensorBoard."""
+    """Continues `prompt` before the first step, every `plan.sample_every` steps and at the end, into
+    samples.txt and TensorBoard, which gets a picture of what the model expects after the prompt, too.
+    """
 
     def __init__(
         self, run: Path, plan: Plan, stop: Stop, tokenizer: Tokenizer, prompt: str, decoding: DecodingConfig
     ) -> None:
         self.file, self.plan, self.stop = run / "samples.txt", plan, stop
         self.tokenizer, self.prompt, self.decoding = tokenizer, prompt, decoding
-        self.newest = ""
+        self.first = self.newest = ""  # before training, and by now
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """A sample of one token, thrown away: what the first one will lack shows before the first step."""
+        """The untrained model's, or one token, thrown away: what a sample will lack shows before a step."""
         if trainer.is_global_zero:
-            with watching("samples"):
-                one = dataclasses.replace(self.decoding, max_new_tokens=1, min_new_tokens=0)
-                self._continuation(pl_module, one)
             self._write("", mode="a" if trainer.global_step else "w")  # a run may begin anew in its folder
+            with watching("samples"):
+                if trainer.global_step == 0:
+                    self._sample(trainer, pl_module)
+                    self.first = self.newest
+                else:
+                    one = dataclasses.replace(self.decoding, max_new_tokens=1, min_new_tokens=0)
+                    self._continuation(pl_module, one)
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -49,6 +59,12 @@ class Samples(L.Callback):
             with watching("samples"):
                 self._sample(trainer, pl_module)
 
+    def state_dict(self) -> dict[str, Any]:
+        return {"first": self.first}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.first = str(state_dict["first"])
+
     def _sample(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self.newest = self.prompt + self._continuation(pl_module, self.decoding)
         step = trainer.global_step
@@ -56,7 +72,19 @@ class Samples(L.Callback):
         log.info("step %d wrote: %s", step, " ".join(self.newest.split()))
         for logger in trainer.loggers:
             if isinstance(logger, TensorBoard):
-                logger.log_text("sample", self.newest, step)
+                logger.log_text("1 sample", self.newest, step)
+                with watching("the picture of next tokens"):
+                    logger.log_picture("next token", self._picture(pl_module), step)
+
+    def _picture(self, module: L.LightningModule) -> bytes:
+        assert isinstance(module, GPTModule)
+        module.eval()
+        try:
+            logits = next_token_logits(module.model, encode(self.tokenizer, self.prompt))
+        finally:
+            module.train()
+        ids = logits.topk(min(SHOWN_TOKENS, len(logits))).indices.tolist()
+        return draw_next_tokens(logits, [decode(self.tokenizer, [id_]) for id_ in ids])
 
     def _continuation(self, module: L.LightningModule, decoding: DecodingConfig) -> str:
         assert isinstance(module, GPTModule)

@@ -1,0 +1,91 @@
+"""How long each part of a step takes: waiting for the batch, forward, backward, optimizer."""
+
+from collections import deque
+from collections.abc import Callable
+from time import perf_counter
+from typing import Any
+
+import lightning as L
+import torch
+
+from gpt_pretrain.training.plan import Plan
+
+Instant = Any  # seconds by the clock, or a CUDA event
+KEPT = 64  # newest micro-steps that a mean is taken of; a CUDA event each would add up otherwise
+
+
+class Parts(L.Callback):
+    """Takes the time between Lightning's hooks. On a GPU by events in its stream: nothing waits for it.
+
+    Comes last of all callbacks: what they do is no part of a step.
+    """
+
+    def __init__(self, plan: Plan) -> None:
+        self.plan = plan
+        self.now: Callable[[], Instant] = perf_counter
+        self.spans: dict[str, deque[tuple[Instant, Instant]]] = {}
+        self._began: Instant = None
+        self._ended: float | None = None  # the step before, by the clock: a batch is waited for on the CPU
+
+    def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self.now = _event if pl_module.device.type == "cuda" else perf_counter
+
+    def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self._ended = None
+
+    def on_train_batch_start(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        if self._ended is not None:
+            self._keep("data", self._ended, perf_counter())
+        self._began = self.now()
+
+    def on_before_backward(self, trainer: L.Trainer, pl_module: L.LightningModule, loss: Any) -> None:
+        self._end("forward")
+
+    def on_after_backward(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self._end("backward")
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        self._ended = perf_counter()
+
+    def step_ended(self) -> None:
+        """The optimizer's step is behind: called before any other callback does its work."""
+        if self._began is not None:
+            self._end("optimizer")
+            self._began = None
+
+    def report(self) -> dict[str, float]:
+        """Milliseconds an optimizer step, by part, of the newest micro-steps since the last report.
+
+        To be called where the device has been waited for anyway.
+        """
+        told = {
+            f"ms/{part}": self.plan.accumulate * sum(_milliseconds(*span) for span in spans) / len(spans)
+            for part, spans in self.spans.items()
+        }
+        self.spans.clear()
+        return told
+
+    def _end(self, part: str) -> None:
+        now = self.now()
+        self._keep(part, self._began, now)
+        self._began = now
+
+    def _keep(self, part: str, begin: Instant, end: Instant) -> None:
+        self.spans.setdefault(part, deque(maxlen=KEPT)).append((begin, end))
+
+
+def _event() -> torch.cuda.Event:
+    event = torch.cuda.Event(enable_timing=True)
+    event.record()
+    return event
+
+
+def _milliseconds(begin: Instant, end: Instant) -> float:
+    if isinstance(begin, float):
+        return 1000 * (end - begin)
+    end.synchronize()  # it is past: the losses were read before
+    return float(begin.elapsed_time(end))

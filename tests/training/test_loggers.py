@@ -1,0 +1,47 @@
+"""Loggers beside TensorBoard: what a run writes without a network, what is said where one is missing."""
+
+import pytest
+
+from gpt_pretrain.cli.compose import compose
+from gpt_pretrain.config import TrainConfig
+from gpt_pretrain.errors import InputError
+from tests.training.test_train import rows, run
+
+QUICK = ["trainer.max_steps=2", "trainer.eval_every=1"]
+
+
+@pytest.mark.slow
+def test_weights_and_biases_offline_keeps_every_row_in_the_runs_folder(tmp_path, monkeypatch):
+    pytest.importorskip("wandb", reason="wandb is not installed")
+    monkeypatch.setenv("WANDB_DIR", str(tmp_path / "elsewhere"))
+    summary = run(tmp_path / "run", *QUICK, "logger=wandb", "logger.offline=true")
+    (record,) = (tmp_path / "run").rglob("*.wandb")
+    written = record.read_bytes()
+    assert b"val/loss" in written
+    assert repr(summary["val_loss"]).encode() in written
+    assert b"optimizer.lr" in written
+    assert not list((tmp_path / "run").glob("events*"))
+
+
+@pytest.mark.slow
+def test_mlflow_keeps_every_row_in_the_runs_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
+    mlflow = pytest.importorskip("mlflow", reason="mlflow is not installed")
+    run(tmp_path / "run", *QUICK, "logger=mlflow", "logger.project=tries")
+    client = mlflow.MlflowClient(f"file:{tmp_path / 'run' / 'mlruns'}")
+    (experiment,) = [found for found in client.search_experiments() if found.name == "tries"]
+    (found,) = client.search_runs([experiment.experiment_id])
+    history = client.get_metric_history(found.info.run_id, "val/loss")
+    assert [(point.step, point.value) for point in history] == [
+        (int(row["step"]), float(row["val/loss"])) for row in rows(tmp_path / "run") if row["val/loss"]
+    ]
+    assert found.data.params["optimizer.lr"] == "0.001"
+
+
+@pytest.mark.parametrize("name", ["wandb", "mlflow"])
+def test_a_tracker_that_is_not_installed_is_asked_for_in_a_line(name, monkeypatch):
+    monkeypatch.setattr("gpt_pretrain.config.trainer.find_spec", lambda _: None)
+    with pytest.raises(
+        InputError, match=rf"logger\.{name}=true needs .*pip install 'gpt_pretrain\[{name}\]'"
+    ):
+        compose("train", TrainConfig, [f"logger={name}"])
