@@ -104,7 +104,7 @@ def _svg(figure: Figure) -> str:
 def _figure(**labels: str) -> tuple[Figure, Axes]:
     figure = Figure(figsize=(7, 4.2), layout="constrained", dpi=150)
     axes = figure.add_subplot()
-    axes.set(**labels)
+    axes.set(**{key: text.replace("$", r"\$") for key, text in labels.items()})
     axes.grid(alpha=0.25)
     return figure, axes
 

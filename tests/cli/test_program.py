@@ -114,8 +114,10 @@ def test_a_run_writes_nothing_outside_its_folder(typed, tmp_path):
     outside = {path for path in tmp_path.rglob("*") if not path.is_relative_to(run)}
     assert outside == {run.parent, run.parent.parent}
     # .lock keeps a second process out, and stays empty
-    promised = {".hydra", "train.log", "metrics.csv", "tensorboard", "loss.png", "samples.txt", "checkpoints"}
-    assert {path.name for path in run.iterdir()} == {*promised, "summary.json", ".lock"}
+    promised = {".hydra", "train.log", "metrics.csv", "loss.png", "samples.txt", "checkpoints", "report.html"}
+    promised |= {"val", "summary.json", "environment.json", ".lock"}
+    names = {path.name for path in run.iterdir() if not path.name.startswith("events.out.tfevents.")}
+    assert names == promised
 
 
 def test_cfg_job_shows_what_a_command_line_comes_to_and_runs_nothing(typed, tmp_path, capsys, monkeypatch):

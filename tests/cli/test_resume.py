@@ -119,9 +119,9 @@ def test_a_run_killed_before_its_first_checkpoint_begins_anew_and_says_so(typed,
     assert (run / LAST / "manifest.json").is_file()
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    events = EventAccumulator(str(run / "tensorboard"))  # nothing of the first try is left
+    events = EventAccumulator(str(run / "val"))  # nothing of the first try is left
     events.Reload()
-    steps = [event.step for event in events.Scalars("val/loss")]
+    steps = [event.step for event in events.Scalars("1 loss/over steps")]
     assert steps == sorted(set(steps))
     assert [row["step"] for row in csv.DictReader((run / "metrics.csv").open())] == ["0", "1", "2"]
     assert (run / "samples.txt").read_text().count("--- step 2") == 1
@@ -270,7 +270,7 @@ LINKS = {
     "samples.txt": link("samples.txt"),
     "summary.json": link("summary.json"),
     "train.log": link("train.log"),
-    "tensorboard": link("tensorboard", "."),
+    "val": link("val", "."),
     "checkpoints": link("checkpoints", "."),
     "settings.yaml": link(f"{LAST}/settings.yaml"),
     "model.safetensors": link(f"{LAST}/model.safetensors"),

@@ -16,6 +16,11 @@ def test_rhythms_count_optimizer_steps_whatever_the_accumulation(tmp_path):
     assert [row["step"] for row in rows(tmp_path) if row["val/loss"]] == ["0", "4", "7"]
     # At the first step, at 5 and wherever something else is due: see Metrics.
     assert [row["step"] for row in rows(tmp_path)] == ["0", "1", "2", "3", "4", "5", "6", "7"]
-    assert re.findall(r"^--- step (\d+)", (tmp_path / "samples.txt").read_text(), re.M) == ["3", "6", "7"]
+    assert re.findall(r"^--- step (\d+)", (tmp_path / "samples.txt").read_text(), re.M) == [
+        "0",
+        "3",
+        "6",
+        "7",
+    ]
     saved = sorted(folder.name[-1] for folder in (tmp_path / "checkpoints").iterdir())
     assert saved == ["2", "4", "6", "7"]
