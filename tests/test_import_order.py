@@ -32,15 +32,15 @@ training: schedule optim plan metrics_csv plots page tensorboard loggers first_s
     callbacks.parts callbacks.metrics callbacks.samples callbacks.progress_bar callbacks.verdict
     callbacks.checkpoints callbacks.profile report ending environment train
 generation: prompts next_tokens prompt_loop run
-sweep: refusals space record strategies trial version check search place ahead queue leaderboard board workers
-    course sweeper hydra_plugins.gpt_pretrain plugin
-cli: schemas help resume refusals compose program commands
+sweep: refusals space record strategies trial version check search place ahead queue leaderboard pictures
+    board workers course sweeper hydra_plugins.gpt_pretrain plugin
+cli: schemas help sweeps resume refusals compose program commands
 evaluate
 export
 prepare
 inspect_data
 plot
-benchmark: training decoding data __main__
+benchmark: training decoding data sweeping __main__
 benchmark_decoding
 benchmark_data
 __main__

@@ -12,6 +12,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from gpt_pretrain.benchmark.data import benchmark_data
 from gpt_pretrain.benchmark.decoding import benchmark_decoding
+from gpt_pretrain.benchmark.sweeping import benchmark_sweeping
 from gpt_pretrain.benchmark.training import benchmark
 from gpt_pretrain.cli import commands
 from gpt_pretrain.cli.compose import compose
@@ -43,6 +44,7 @@ PROGRAMS = {
     "-m gpt_pretrain.benchmark": benchmark,
     "-m gpt_pretrain.benchmark.data": benchmark_data,
     "-m gpt_pretrain.benchmark.decoding": benchmark_decoding,
+    "-m gpt_pretrain.benchmark.sweeping": benchmark_sweeping,
 }
 
 

@@ -9,7 +9,7 @@ from gpt_pretrain.config import GenerateConfig, TrainConfig
 from gpt_pretrain.generation.prompts import quoted
 from gpt_pretrain.launch.process import launching, rank
 from gpt_pretrain.runs.owner import owned
-from gpt_pretrain.sweep.trial import conclude_trial, goes_on, is_sweep, judge, run_alone
+from gpt_pretrain.sweep.trial import conclude_trial, goes_on, is_sweep, judge, run_alone, swept_first
 
 
 @command(
@@ -28,7 +28,7 @@ def train_command(config: TrainConfig, run: Path) -> float | None:
         goes_on(config, run)
         prepared = preflight(config, run)
         if not (prepared.plan.world_size > 1 and is_sweep()):
-            words = accept(run, config)
+            words = swept_first(accept(run, config))
             with launching(prepared.plan.world_size):
                 # lightning takes seconds: bad input is refused before
                 from gpt_pretrain.training.train import train

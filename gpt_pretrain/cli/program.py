@@ -109,6 +109,7 @@ class Program:
         if os.name == "nt":
             for key in RUN_FOLDERS:
                 check_name(key, value_of(key, sys.argv) or "")
+        _check_launch(sys.argv[1:], several=self.several)  # resume= may have made a sweep of it
         self.folders = _standing_folders(sys.argv)
         refuse_with(functools.partial(user_facing, self.root, debug=False))
         start = hydra.main(version_base="1.3", config_path=str(config_dir()), config_name=self.config_name)

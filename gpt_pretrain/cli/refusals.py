@@ -124,7 +124,8 @@ def _explain_composition(error: Exception, root: type) -> str:
         there_are = ", ".join(options)
         if not group:
             return f"there is no {option}.yaml among the settings: leave out --config-name and --config-path"
-        return f"{group}={option}: no such option{nearest(option, options)} (there are {there_are})"
+        remedy = _INSTALLED_BY.get(group, "")
+        return f"{group}={option}: no such option{nearest(option, options)} (there are {there_are}){remedy}"
     if isinstance(error, OverrideParseException):
         return (
             f"{error.override!r} cannot be read as a setting: write key=value, and quote what is special "
@@ -150,6 +151,12 @@ def check_dashes(arguments: list[str], root: type) -> None:
         if key in own:
             hint = f": {key}={value or '...'}"
         raise InputError(f"{argument}: a setting is typed as key=value, without dashes{hint}")
+
+
+_INSTALLED_BY = {
+    "hydra/launcher": "\njoblib and submitit come with pip install '.[sweep]', ray with hydra-ray-launcher",
+    "hydra/sweeper": "\nsweep=tpe and sweep=cmaes draw with Optuna: pip install '.[sweep]'",
+}
 
 
 def _no_such_key(key: str, root: type) -> str:

@@ -11,16 +11,18 @@ from pathlib import Path
 from hydra.core.config_store import ConfigStore
 from omegaconf import OmegaConf
 
+from gpt_pretrain.cli.sweeps import asks_for_sweep, check_asked_for, sweep_arguments
 from gpt_pretrain.config import TrainConfig, sections, to_plain
 from gpt_pretrain.config.border import as_typed
 from gpt_pretrain.config.paths import expanded, here
-from gpt_pretrain.config.words import SWEEP, value_of, word
+from gpt_pretrain.config.words import value_of, word
 from gpt_pretrain.errors import InputError
 from gpt_pretrain.launch.process import rank
 from gpt_pretrain.runs.folders import find_checkpoints, find_runs, is_run, newest_valid
 from gpt_pretrain.runs.foreign import check_folder
 from gpt_pretrain.runs.owner import owned
 from gpt_pretrain.runs.record import OF_THIS_MACHINE, read_record
+from gpt_pretrain.sweep.record import is_sweep
 from gpt_pretrain.terminal.text import show
 
 RECORDED = "recorded"  # the option of each group that a resumed run takes where the user chooses none
@@ -31,13 +33,15 @@ def resume_arguments(arguments: list[str], conf: Path) -> list[str]:
     groups, taken where the user has chosen none.
 
     `resume=auto` means the folder given as hydra.run.dir, else the newest run with a checkpoint below
-    outputs/; where there is none, the run starts anew. Raises InputError for a folder that is no run.
+    outputs/; where there is none, the run starts anew. With -m, or the folder of a sweep, it means a sweep.
+    Raises InputError for a folder that is no run.
     """
+    check_asked_for(arguments)
     wanted = value_of("resume", arguments)
     if not wanted:
         return arguments
-    if SWEEP & set(arguments):
-        raise InputError(f"resume={wanted} goes on with one run, -m starts several: leave one of them out")
+    if asks_for_sweep(arguments) or (wanted != "auto" and is_sweep(Path(expanded("resume", wanted)))):
+        return sweep_arguments(wanted, arguments)
     rest = [argument for argument in arguments if not argument.lstrip("+").startswith("resume=")]
     run = (
         _newest_run(value_of("hydra.run.dir", arguments))

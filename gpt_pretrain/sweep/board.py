@@ -5,11 +5,11 @@ from pathlib import Path
 from time import monotonic
 
 from gpt_pretrain.config import TrainConfig, to_config, to_plain
-from gpt_pretrain.config.border import MEMBERS, sections
+from gpt_pretrain.config.border import MEMBERS, escaped, sections
 from gpt_pretrain.config.sweep import SweepConfig
 from gpt_pretrain.errors import UserFacingError
 from gpt_pretrain.sweep.ahead import Ahead, shown
-from gpt_pretrain.sweep.leaderboard import best, ranked, worth, write_best, write_leaderboard
+from gpt_pretrain.sweep.leaderboard import best, importance, ranked, worth, write_best, write_leaderboard
 from gpt_pretrain.sweep.queue import Queue
 from gpt_pretrain.sweep.record import FINISHED, PRUNED, REFUSED, WITHOUT_RESULT, Trial
 from gpt_pretrain.terminal.text import show
@@ -26,7 +26,7 @@ class Board:
         self.queue, self.record, self.ahead = queue, queue.record, ahead
         self.search = ahead.search
         self.told = {trial.number for trial in self.record.trials.values() if trial.ended}
-        self._written = 0.0
+        self._written, self._best = 0.0, -1  # when the leaderboard was, which trial best.yaml holds
 
     def look(self) -> None:
         """A line for each trial that has ended since the last look."""
@@ -52,8 +52,9 @@ class Board:
         with watching("the leaderboard"):
             write_leaderboard(self.record, self.search.space)
             first = best(self.record.trials.values())
-            if first is not None:
+            if first is not None and first.number != self._best:
                 self._write_best(first)
+                self._best = first.number
         self._written = monotonic()
 
     def _write_best(self, trial: Trial) -> None:
@@ -63,19 +64,27 @@ class Board:
         for name in ("sweep", "resume", "debug"):
             del settings[name]
         options = {name: settings[name]["name"] for name, cls in sections(TrainConfig) if cls in MEMBERS}
-        write_best(self.record.folder, trial, settings, options)
+        write_best(self.record.folder, trial, escaped(settings), options)
 
     def conclude(self) -> None:
         """The table and what to run next. Raises UserFacingError with the worst exit code that there is."""
         trials = ranked(self.record.trials.values())
-        folder = self.record.folder
+        folder, swept = self.record.folder, [entry.key for entry in self.search.space.swept]
+        with watching("the sweep's pictures"):
+            from gpt_pretrain.sweep.pictures import draw  # matplotlib takes a while
+
+            draw(trials, swept, folder)
         show()
-        for line in _lines(trials[:MOST_ROWS], [entry.key for entry in self.search.space.swept]):
+        for line in _lines(trials[:MOST_ROWS], swept):
             show(line)
         if len(trials) > MOST_ROWS:
             show(f"and {len(trials) - MOST_ROWS} more")
+        shares = importance(trials, swept)
+        if shares:
+            said = ", ".join(f"{key} {share:.0%}" for key, share in shares.items())
+            show(f"of the loss's variance explain: {said}")
         show()
-        show(f"in {_short(folder)}: leaderboard.csv, leaderboard.md, a folder for each trial")
+        show(f"in {_short(folder)}: leaderboard.csv, leaderboard.md, loss_over_values.png, parallel.png")
         if best(trials) is not None:
             show(f"next    python train.py --config-dir {shlex.quote(_short(folder))} experiment=best")
         self._raise_worst(trials)

@@ -3,11 +3,14 @@
 import copy
 import dataclasses
 import math
+import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import cache, partial
 from typing import Any
 
 from hydra.core.config_loader import ConfigLoader
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from gpt_pretrain.config import ModelConfig, TrainConfig, resolve_model, to_config
@@ -135,48 +138,56 @@ def _composed(sense: Sense, space: Space, point: Point) -> Callable[[], TrainCon
 
 
 def _by_value(sense: Sense, space: Space) -> Iterator[Callable[[], TrainConfig]] | None:
-    """The same without composing each point, which takes a tenth of a second and more: each value of a plain
-    setting is composed once for each choice of options, and put in the place of another.
+    """The same without composing each point, which takes a tenth of a second and more: options of groups are
+    composed, and each value of a plain setting is typed once and put in its place.
 
     None where that gains nothing, or where a setting may follow from another by an interpolation.
     """
     groups = [entry for entry in space.swept if sense.loader.get_group_options(entry.key)]
-    plain = [entry for entry in space.swept if entry not in groups]
-    if any(not entry.key.replace("_", "").replace(".", "").isalnum() for entry in space.swept):
-        return None
+    plain = [entry.key for entry in space.swept if entry not in groups]
     n_choices = math.prod(len(entry.values or ()) for entry in groups)
-    n_values = sum(len(entry.values or ()) for entry in plain)
-    if n_choices * (1 + n_values) >= (space.n_points or 0):
+    if n_choices == space.n_points or not all(map(_PLAIN_KEY.fullmatch, plain)):
         return None
-    first = sense.compose(space.words(space.point(0)))
+    try:
+        first = sense.compose(space.words(space.point(0)))
+    except UserFacingError:  # of this point, others may be sound
+        return None
     if "${" in OmegaConf.to_yaml(first, resolve=False):
         return None
     return _points_by_value(sense, space, [entry.key for entry in groups])
 
 
-def _points_by_value(sense: Sense, space: Space, groups: list[str]) -> Iterator[Callable[[], TrainConfig]]:
-    typed: dict[tuple[str, ...], TrainConfig | UserFacingError] = {}
-    first = space.point(0)
+_PLAIN_KEY = re.compile(r"\w+(\.\w+)?")
 
-    def found(point: Point, key: str | None) -> TrainConfig | UserFacingError:
-        """Typed settings with the point's options, and its value of `key`; the first point's values else."""
-        options = tuple(point[group] for group in groups)
-        place = (*options, key or "", point[key] if key else "")
-        if place not in typed:
-            words = space.words({name: (point if name in (*groups, key) else first)[name] for name in point})
-            try:
-                with refusing():
-                    typed[place] = to_typed(sense.compose(words), TrainConfig)
-            except UserFacingError as error:
-                typed[place] = error
-        return typed[place]
+
+def _points_by_value(sense: Sense, space: Space, groups: list[str]) -> Iterator[Callable[[], TrainConfig]]:
+    first = space.point(0)
+    parser = OverridesParser.create()
+
+    @cache
+    def composed(options: tuple[str, ...]) -> DictConfig:
+        """The first point's settings with other options."""
+        return sense.compose(space.words({**first, **dict(zip(groups, options, strict=True))}))
+
+    @cache
+    def typed(options: tuple[str, ...], key: str | None, text: str) -> TrainConfig | UserFacingError:
+        """The same with another value."""
+        try:
+            with refusing():
+                settings = composed(options)
+                if key is not None:
+                    settings = copy.deepcopy(settings)
+                    OmegaConf.update(settings, key, parser.parse_override(f"{key}={text}").value())
+                return to_typed(settings, TrainConfig)
+        except UserFacingError as error:
+            return error
 
     def configure(point: Point) -> TrainConfig:
-        whole = found(point, None)
-        parts = {key: found(point, key) for key in point if key not in groups}
-        for part in (*parts.values(), whole):
-            if isinstance(part, UserFacingError):
-                raise part
+        options = tuple(point[group] for group in groups)
+        whole = typed(options, None, "")
+        parts = {key: typed(options, key, text) for key, text in point.items() if key not in groups}
+        if any(isinstance(part, UserFacingError) for part in (whole, *parts.values())):
+            return _composed(sense, space, point)()  # says it in the words of a run of its own
         assert isinstance(whole, TrainConfig)
         config = _copy(whole)
         for key, part in parts.items():
@@ -187,8 +198,7 @@ def _points_by_value(sense: Sense, space: Space, groups: list[str]) -> Iterator[
         return config
 
     for index in range(space.n_points or 0):
-        point = space.point(index)
-        yield lambda point=point: configure(point)  # type: ignore[misc]
+        yield partial(configure, space.point(index))
 
 
 def _copy(config: TrainConfig) -> TrainConfig:

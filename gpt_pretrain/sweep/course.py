@@ -48,7 +48,9 @@ class Course:
         board = Board(queue, ahead)
         try:
             if search.config.jobs > 1 and is_here:
-                run_workers(record.folder, search.config.jobs, lambda: self._look(queue, board))
+                run_workers(
+                    self.config.hydra, record.folder, search.config.jobs, lambda: self._look(queue, board)
+                )
             else:
                 self._run(queue, board)
             queue.end()
@@ -71,13 +73,15 @@ class Course:
             hydra_context=self.context, task_function=self.task_function, config=self.config
         )
         while not is_orphan():
+            # Asked before: what others measure until then may let a paused trial go on.
+            waits = queue.config.prune == "halving" and bool(queue.others())
             trials = queue.next(self._at_most(queue))
             board.look()
             if trials:
                 self._launch(launcher, queue, trials)
                 board.look()
-            elif queue.config.prune == "halving" and queue.others():
-                time.sleep(1)  # what others measure may let a paused trial go on
+            elif waits:
+                time.sleep(1)
             else:
                 return
 

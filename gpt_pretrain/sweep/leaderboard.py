@@ -3,6 +3,7 @@
 import csv
 import io
 import math
+import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
@@ -58,7 +59,43 @@ def write_leaderboard(record: SweepRecord, space: Space) -> None:
     trials, swept = list(record.trials.values()), [entry.key for entry in space.swept]
     rows = table(trials, swept)
     replace(record.folder / "leaderboard.csv", to_csv(rows))
-    replace(record.folder / "leaderboard.md", to_markdown(rows, swept))
+    shares = [f"- {printable(key)}: {share:.0%}\n" for key, share in importance(trials, swept).items()]
+    said = "\nHow much of the loss's variance each setting explains by itself:\n\n" if shares else ""
+    replace(record.folder / "leaderboard.md", to_markdown(rows, swept) + said + "".join(shares))
+
+
+def importance(trials: Iterable[Trial], swept: Sequence[str]) -> dict[str, float]:
+    """How much of the objective's variance lies between the values of each setting, from 0 to 1.
+
+    Each setting by itself, so what only two together explain counts for neither. Numbers of an interval are
+    taken in four groups of one size. Empty where fewer than three trials have a result, or all the same.
+    """
+    finished = [trial for trial in trials if worth(trial) < math.inf]
+    losses = [worth(trial) for trial in finished]
+    if len(losses) < 3 or min(losses) == max(losses):
+        return {}
+    mean = statistics.fmean(losses)
+    whole = sum((loss - mean) ** 2 for loss in losses)
+    found = {}
+    for key in swept:
+        groups: dict[object, list[float]] = {}
+        for place, trial in zip(_groups([trial.point[key] for trial in finished]), finished, strict=True):
+            groups.setdefault(place, []).append(worth(trial))
+        between = sum(len(group) * (statistics.fmean(group) - mean) ** 2 for group in groups.values())
+        found[key] = between / whole
+    return dict(sorted(found.items(), key=lambda entry: -entry[1]))
+
+
+def _groups(texts: Sequence[str]) -> Sequence[object]:
+    """The values themselves, or the quarter of each where nearly all differ."""
+    if len(set(texts)) <= max(4, len(texts) // 2):
+        return texts
+    try:
+        order = sorted(range(len(texts)), key=lambda index: float(texts[index]))
+    except ValueError:
+        return texts
+    quarters = {index: rank * 4 // len(texts) for rank, index in enumerate(order)}
+    return [quarters[index] for index in range(len(texts))]
 
 
 def to_csv(rows: Sequence[Mapping[str, object]]) -> str:

@@ -8,13 +8,10 @@ from gpt_pretrain.config.words import typed
 from gpt_pretrain.errors import ArtifactError, InputError
 from gpt_pretrain.runs.folders import is_run
 from gpt_pretrain.runs.foreign import check_folder
-from gpt_pretrain.sweep.record import LOCKS, SEARCH, TRIALS, SweepRecord
+from gpt_pretrain.sweep.record import LOCKS, TRIALS, SweepRecord, newest_sweeps
 from gpt_pretrain.sweep.search import Search, check_same, differences
 from gpt_pretrain.sweep.strategies import n_trials
 from gpt_pretrain.terminal.text import show
-
-SWEEPS = Path("multirun")
-LOOKED_AT = 20  # sweeps, the newest first
 
 
 def find_folder(config: DictConfig, search: Search) -> SweepRecord:
@@ -44,12 +41,6 @@ def find_folder(config: DictConfig, search: Search) -> SweepRecord:
     with read_write(config), open_dict(config):
         config.hydra.sweep.dir = str(folder)
     return record
-
-
-def newest_sweeps() -> list[Path]:
-    """Folders of sweeps below multirun/, the newest first."""
-    files = sorted(SWEEPS.glob(f"*/*/{SEARCH}"), key=lambda file: str(file.parent), reverse=True)
-    return [file.parent for file in files[:LOOKED_AT]]
 
 
 def _unfinished(search: Search) -> Path | None:

@@ -115,11 +115,10 @@ class Queue:
 
     def others(self) -> list[Trial]:
         """Trials that other processes run at this moment."""
-        return [
-            trial
-            for number, trial in self.record.trials.items()
-            if not trial.ended and self.record.is_taken(number)
-        ]
+        with self.record.turn():  # else who looks for a trial could find it taken by this look
+            self.refresh()
+            unfinished = [number for number, trial in self.record.trials.items() if not trial.ended]
+            return [self.record.trials[number] for number in unfinished if self.record.is_taken(number)]
 
     def end(self) -> None:
         """Nothing is left to run: what halving let pause is given up."""

@@ -22,6 +22,8 @@ from gpt_pretrain.runs.owner import LOCK
 from gpt_pretrain.sweep.space import Point
 
 SEARCH, TRIALS, LOCKS = "search.json", "trials", ".locks"
+SWEEPS = Path("multirun")  # where sweeps are that no folder was named for
+LOOKED_AT = 20  # of them, the newest
 WAITING, RUNNING, PAUSED, INTERRUPTED = "waiting", "running", "paused", "interrupted"
 FINISHED, PRUNED, DIVERGED, REFUSED, FAILED = "finished", "pruned", "diverged", "refused", "failed"
 ENDED = {FINISHED, PRUNED, DIVERGED, REFUSED, FAILED}
@@ -146,7 +148,7 @@ class SweepRecord:
         self._turn: FileLock | None = None
 
     def exists(self) -> bool:
-        return (self.folder / SEARCH).is_file()
+        return is_sweep(self.folder)
 
     def begin(self, search: Mapping[str, Any]) -> None:
         """Make the folder one of a sweep, unless it is one already."""
@@ -224,6 +226,16 @@ class SweepRecord:
                 return False
         except Timeout:
             return True
+
+
+def is_sweep(folder: Path) -> bool:
+    return (folder / SEARCH).is_file()
+
+
+def newest_sweeps() -> list[Path]:
+    """Folders of sweeps below multirun/, the newest first."""
+    files = sorted(SWEEPS.glob(f"*/*/{SEARCH}"), key=lambda file: str(file.parent), reverse=True)
+    return [file.parent for file in files[:LOOKED_AT]]
 
 
 def now() -> str:

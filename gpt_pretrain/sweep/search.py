@@ -10,7 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 from gpt_pretrain.config.border import typed_section
 from gpt_pretrain.config.sweep import SweepConfig
 from gpt_pretrain.config.words import typed
-from gpt_pretrain.errors import ArtifactError, InputError
+from gpt_pretrain.errors import ArtifactError, InputError, UserFacingError
 from gpt_pretrain.runs.record import OF_THIS_MACHINE, flatten
 from gpt_pretrain.sweep.check import Sense
 from gpt_pretrain.sweep.record import SEARCH, SweepRecord
@@ -39,12 +39,14 @@ def read_search(sense: Sense, params: Mapping[str, Any], arguments: list[str], v
         swept = [entry.key for entry in given.swept if is_sweeps_own(f"{entry.key}=")]
         if swept:
             raise InputError(f"{swept[0]} says how to sweep, and cannot be swept itself: give it one value")
-        base = sense.compose(given.fixed)
-        config = typed_section(base, "sweep", SweepConfig)
+        how = [word for word in given.fixed if is_sweeps_own(word) or word.startswith("experiment=")]
+        config = typed_section(sense.compose(how), "sweep", SweepConfig)
         words = [*(f"{key}={values}" for key, values in (config.params or {}).items()), *words]
         space = read_space(words, sense.loader, config.seed)
-        if config.params:
-            base = sense.compose(space.fixed)
+    try:
+        base = sense.compose(space.fixed)
+    except UserFacingError:  # they may need what is swept; what is wrong shows at each point
+        base = OmegaConf.create({})
     return Search(
         space=space, config=config, version=version, described=_describe(space, config, base, version)
     )

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     import optuna
 
 WITHOUT_END = 20  # trials, where the space has no end and nobody said how many
+MOST_SHUFFLED = 1_000_000  # points; of more, hardly any is drawn twice
 UNJUDGED = 5  # trials that the median lets be
 Draw = Callable[[int, Mapping[int, Trial]], Point]  # a number and the trials so far to that number's point
 
@@ -48,8 +49,11 @@ def build_draw(space: Space, config: SweepConfig) -> Draw:
         return lambda number, trials: space.point(number)
     if space.n_points is None:
         return lambda number, trials: _drawn(space, random.Random(f"{config.seed} {number}"))
-    # A permutation of the grid, so that each point comes once.
-    order = random.Random(config.seed).sample(range(space.n_points), n_trials(space, config))
+    if space.n_points > MOST_SHUFFLED:
+        return lambda number, trials: _drawn(space, random.Random(f"{config.seed} {number}"))
+    # Each point once, in an order that more trials do not change.
+    order = list(range(space.n_points))
+    random.Random(config.seed).shuffle(order)
     return lambda number, trials: space.point(order[number])
 
 
@@ -131,18 +135,18 @@ class _OptunaDraw:
         )
 
     def _check_numbers(self) -> None:
-        try:
-            import cmaes  # noqa: F401
-        except ImportError as error:
-            raise InputError(
-                "sweep=cmaes needs the package cmaes, which is not installed: pip install '.[sweep]'"
-            ) from error
         for entry in self.space.swept:
             if entry.values is not None:
                 raise InputError(
                     f"sweep=cmaes searches numbers, and {entry.key}={entry.typed} is a list: "
                     "give an interval(), or choose sweep=tpe"
                 )
+        try:
+            import cmaes  # noqa: F401
+        except ImportError as error:
+            raise InputError(
+                "sweep=cmaes needs the package cmaes, which is not installed: pip install '.[sweep]'"
+            ) from error
 
 
 def _distribution(entry: Swept) -> "optuna.distributions.BaseDistribution":

@@ -9,7 +9,7 @@ import socket
 import subprocess
 import sys
 import traceback
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from time import perf_counter
@@ -158,6 +158,13 @@ def judge(config: SweepConfig, plan: Plan) -> Callable[[int, Mapping[str, float]
     return hear
 
 
+def swept_first(words: Sequence[str]) -> list[str]:
+    """A command line's words, first those that differ from trial to trial: tables begin with them."""
+    file = own_record()
+    own = [] if file is None else [f"{key}={text}" for key, text in file.read().point.items()]
+    return [*own, *(entry for entry in words if entry not in own)]
+
+
 def run_alone(run: Path) -> float | None:
     """Run this trial's settings as a program of its own in the folder `run`; returns its objective.
 
@@ -166,7 +173,7 @@ def run_alone(run: Path) -> float | None:
     """
     words = [*HydraConfig.get().overrides.task, word("hydra.run.dir", str(run)), "hydra.mode=RUN"]
     words += [word("resume", str(run))] * bool(find_checkpoints(run))
-    code = subprocess.run(own_command(words), env=own_environment()).returncode
+    code = subprocess.run(own_command(HydraConfig.get(), words), env=own_environment()).returncode
     if code:
         error = UserFacingError(f"the trial in {run} failed with exit code {code}")
         error.exit_code = code if code > 0 else 128 - code
@@ -175,11 +182,10 @@ def run_alone(run: Path) -> float | None:
     return None if file is None else file.read().objective
 
 
-def own_command(words: list[str]) -> list[str]:
+def own_command(hydra: Any, words: list[str]) -> list[str]:
     """This program with other words: by its module, since a launcher's process has an argv of its own, and
-    with the folders of settings that this one was given.
+    with the folders of settings that this one was given, which Hydra's own settings name.
     """
-    hydra = HydraConfig.get()
     folders = [entry for entry in hydra.runtime.config_sources if entry.provider == "command-line"]
     flags = [flag for entry in folders for flag in ("--config-dir", entry.path)]
     flags += ["--config-name", str(hydra.job.config_name)]

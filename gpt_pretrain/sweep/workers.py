@@ -12,8 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
-
-from hydra.core.hydra_config import HydraConfig
+from typing import Any
 
 from gpt_pretrain.config.words import word
 from gpt_pretrain.errors import StoppedError
@@ -24,11 +23,11 @@ PARENT = "GPT_PRETRAIN_SWEEP_PARENT"  # the process that a worker ends with
 LOOKS = 0.5  # seconds from look to look
 
 
-def run_workers(folder: Path, jobs: int, look: Callable[[], None]) -> None:
+def run_workers(hydra: Any, folder: Path, jobs: int, look: Callable[[], None]) -> None:
     """Run `jobs` workers to their end; `look` is called meanwhile. Raises StoppedError after a signal."""
     (folder / "workers").mkdir(exist_ok=True)
     show(f"        {jobs} workers, {_threads(jobs)} threads each; what they say is in {folder / 'workers'}")
-    workers = [_start(folder, jobs, index) for index in range(jobs)]
+    workers = [_start(hydra, folder, jobs, index) for index in range(jobs)]
     with _passing_on_signals(workers) as received:
         while any(worker.poll() is None for worker in workers):
             time.sleep(LOOKS)
@@ -38,9 +37,9 @@ def run_workers(folder: Path, jobs: int, look: Callable[[], None]) -> None:
         raise StoppedError(received[0], "the sweep was stopped: the same command goes on with it")
 
 
-def _start(folder: Path, jobs: int, index: int) -> subprocess.Popen[bytes]:
-    words = [*HydraConfig.get().overrides.task, "sweep.jobs=1", word("hydra.sweep.dir", str(folder))]
-    command = own_command(["-m", *words])
+def _start(hydra: Any, folder: Path, jobs: int, index: int) -> subprocess.Popen[bytes]:
+    words = [*hydra.overrides.task, "sweep.jobs=1", word("hydra.sweep.dir", str(folder))]
+    command = own_command(hydra, ["-m", *words])
     environment = own_environment() | {PARENT: str(os.getpid())}
     environment.setdefault("OMP_NUM_THREADS", str(_threads(jobs)))
     devices = _devices(jobs, index)

@@ -61,7 +61,7 @@ def write(path, content: bytes):
         (["model=tiny,mini"], "model=tiny,mini has several values: add -m for a sweep"),
         (["model={a:1}"], "model takes the name of an option: model=chapter5|"),
         (["trainer=[1,2]"], "the command line cannot be used"),
-        (["model=tiny", "-m", "resume=nowhere"], "-m starts several"),
+        (["model=tiny", "-m", "resume=nowhere"], "resume=nowhere is no sweep"),
         (["hydra.run.dir=empty.txt"], "File exists: 'empty.txt'"),
         (["hydra.run.dir=empty.txt/run"], "Not a directory: 'empty.txt/run'"),
         (["seed=9223372036854775808"], "seed=9223372036854775808 is out of range"),

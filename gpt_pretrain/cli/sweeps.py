@@ -1,0 +1,105 @@
+"""Going on with a sweep by its folder: its record gives the words of the command line again.
+
+The record may come from elsewhere. Only settings of this program are taken from it, whose values Hydra reads
+as plain ones: nothing of Hydra's own, no interpolation, no path in an option's place, no machine's paths.
+"""
+
+import os
+import re
+from pathlib import Path
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
+
+from gpt_pretrain.config import TrainConfig, known_keys, sections
+from gpt_pretrain.config.paths import expanded
+from gpt_pretrain.config.words import SWEEP, typed, value_of, word
+from gpt_pretrain.errors import ArtifactError, InputError
+from gpt_pretrain.runs.foreign import read_json
+from gpt_pretrain.runs.record import OF_THIS_MACHINE
+from gpt_pretrain.sweep.record import SEARCH, is_sweep, newest_sweeps
+from gpt_pretrain.sweep.space import is_sweeps_own
+from gpt_pretrain.sweep.trial import RECORD
+
+MOST_WORDS = 1000
+
+
+def asks_for_sweep(arguments: list[str]) -> bool:
+    return bool(SWEEP & set(arguments)) or value_of("hydra.mode", arguments) == "MULTIRUN"
+
+
+def check_asked_for(arguments: list[str]) -> None:
+    """Raise InputError where a sweep is described and none is asked for."""
+    own = next((argument for argument in arguments if is_sweeps_own(argument)), None)
+    if own and not asks_for_sweep(arguments) and not os.environ.get(RECORD):
+        raise InputError(f"{own} says how to sweep, and nothing asks for a sweep: add -m, or leave it out")
+
+
+def sweep_arguments(wanted: str, arguments: list[str]) -> list[str]:
+    """The command line of the sweep that `resume=<wanted>` means, what was typed above what is recorded.
+
+    auto: the folder given as hydra.sweep.dir, else the newest below multirun/; where there is none, a new one
+    begins. Raises InputError, ArtifactError.
+    """
+    rest = [argument for argument in arguments if not argument.lstrip("+").startswith("resume=")]
+    folder = (
+        _newest(value_of("hydra.sweep.dir", arguments))
+        if wanted == "auto"
+        else Path(expanded("resume", wanted))
+    )
+    if folder is None:
+        return rest
+    if not is_sweep(folder):
+        raise InputError(
+            f"{typed('resume', str(folder))} is no sweep: -m goes on with a folder that holds {SEARCH}; "
+            "without -m, resume= goes on with one run"
+        )
+    if "${" in str(folder):
+        raise InputError(f"resume={folder}: Hydra takes ${{ for a variable: rename the folder")
+    chosen = {argument.lstrip("+~").partition("=")[0] for argument in rest}
+    recorded = [entry for entry in recorded_words(folder) if entry.partition("=")[0] not in chosen]
+    rest = [argument for argument in rest if argument not in SWEEP]
+    return ["-m", *recorded, *rest, word("hydra.sweep.dir", str(folder))]
+
+
+def recorded_words(folder: Path) -> list[str]:
+    """The words of a sweep's record that this program takes from it. Raises ArtifactError."""
+    file = folder / SEARCH
+    words = read_json(file).get("words")
+    if not isinstance(words, list) or len(words) > MOST_WORDS:
+        raise ArtifactError(f"{file} does not hold the words of a sweep")
+    taken = []
+    for text in words:
+        if not isinstance(text, str) or (key := _key(text)) is None:
+            raise ArtifactError(
+                f"{file} holds {text!r:.80}, which is taken from no record: type the sweep's command again"
+            )
+        if key not in _LEFT_OUT:
+            taken.append(text)
+    return taken
+
+
+_GROUPS = {name for name, _ in sections(TrainConfig)} | {"experiment"}
+_LEFT_OUT = {f"{section}.{name}" for section, names in OF_THIS_MACHINE.items() for name in names}
+_LEFT_OUT |= {"resume", "debug"}
+
+
+def _key(text: str) -> str | None:
+    """The setting or group that a recorded word is for; None where it may be for something else."""
+    try:
+        override = OverridesParser.create().parse_override(text)
+    except (HydraException, RecursionError):
+        return None
+    key = override.get_key_element()
+    value = text.partition("=")[2]
+    if override.is_delete() or override.input_line is None or "${" in value:
+        return None
+    if key in _GROUPS:
+        return key if re.fullmatch(r"\w+(,\w+)*|(choice|glob)\([\w*,]+\)", value) else None
+    return key if key in known_keys(TrainConfig) else None
+
+
+def _newest(named: str | None) -> Path | None:
+    if named:
+        return Path(named) if is_sweep(Path(named)) else None
+    return next(iter(newest_sweeps()), None)
