@@ -20,7 +20,7 @@ from gpt_pretrain.errors import ArtifactError
 from gpt_pretrain.loss import perplexity
 from gpt_pretrain.model import GPTModel
 from gpt_pretrain.runs.folders import find_checkpoints
-from gpt_pretrain.runs.foreign import read_json
+from gpt_pretrain.runs.foreign import read_bytes, read_json
 from gpt_pretrain.terminal.curve import draw
 from gpt_pretrain.terminal.watching import watching
 from gpt_pretrain.tokenizer import decode
@@ -37,6 +37,7 @@ log = logging.getLogger(__name__)
 
 Summary = dict[str, Any]
 PAGE = "report.html"
+LARGEST_PICTURE = 16 << 20  # bytes
 WIDEST, CURVE_LINES = 80, 9  # of the curve at the end
 # The numbers of the HParams table.
 FINALS = ("best_val_loss", "val_loss", "val_perplexity", "tokens_per_sec", "seconds")
@@ -164,7 +165,7 @@ def conclude(
             finished = summary["exit_reason"] == "finished"
             logger.end(columns(config, words), finals, step=summary["steps"], finished=finished)
             with watching("loss.png"):
-                logger.log_picture("loss", (run / "loss.png").read_bytes(), summary["steps"])
+                logger.log_picture("loss", read_bytes(run / "loss.png", LARGEST_PICTURE), summary["steps"])
             logger.finalize("success")
     with watching("the run's conclusion"):
         _say(config, plan, run, summary, first_val_loss, samples, rows)
