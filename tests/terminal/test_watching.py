@@ -204,7 +204,8 @@ def test_a_run_trains_on_whatever_fails_beside_it(fault, tmp_path, monkeypatch, 
     assert summary["exit_reason"] == "finished"
     told = failures(caplog)
     kinds = [message.partition(" failed")[0] for message in told]
-    assert 1 <= len(kinds) <= 2, told  # a writer's thread and who waits for it
+    # A writer's thread and who waits for it; without matplotlib, each of three pictures.
+    assert 1 <= len(kinds) <= (3 if fault == "matplotlib" else 2), told
     assert len(set(kinds)) == len(kinds)
     others = {key for key in undisturbed[1] if "sec" not in key} - {"best_checkpoint"}
     assert {key: summary[key] for key in others} == {key: undisturbed[1][key] for key in others}
