@@ -7,9 +7,10 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.optim import SGD, Adam, AdamW, Muon, Optimizer
+from torch.optim import SGD, Adam, AdamW, Optimizer
 
 from gpt_pretrain.config import AdamConfig, AdamWConfig, MuonConfig, OptimizerConfig, SGDConfig
+from gpt_pretrain.training.muon import Muon
 
 NamedParameters = list[tuple[str, nn.Parameter]]
 
@@ -42,13 +43,7 @@ def _(config: SGDConfig, named: NamedParameters) -> Optimizer:
 @_build.register
 def _(config: MuonConfig, named: NamedParameters) -> Optimizer:
     hidden = [(name, p) for name, p in named if p.ndim == 2 and ".blocks." in f".{name}"]
-    muon = Muon(
-        hidden,
-        lr=config.lr,
-        weight_decay=config.weight_decay,
-        momentum=config.momentum,
-        adjust_lr_fn="match_rms_adamw",  # updates as large as AdamW's (Moonshot 2025), so one lr serves both
-    )
+    muon = Muon(hidden, lr=config.lr, weight_decay=config.weight_decay, momentum=config.momentum)
     others = [entry for entry in named if entry not in hidden]
     return Joined([muon, _adam(AdamW, others, config)])
 

@@ -4,13 +4,15 @@ from dataclasses import replace
 import pytest
 import torch
 from torch import nn
-from torch.optim import AdamW, Muon
+from torch.optim import AdamW
 
 from gpt_pretrain.config import MEMBERS, AdamWConfig, ModelConfig, MuonConfig, OptimizerConfig
 from gpt_pretrain.model import GPTModel
+from gpt_pretrain.training.muon import Muon, orthogonal
 from gpt_pretrain.training.optim import Joined, build_optimizer, rates_by_group
 
 SHAPE = ModelConfig(vocab_size=13, context_length=6, emb_dim=8, n_heads=2, n_layers=1)
+MUON = {"lr": 0.1, "weight_decay": 0.1, "momentum": 0.95}
 ALL = [member() for member in MEMBERS[OptimizerConfig].values()]
 
 
@@ -57,11 +59,46 @@ def test_muon_takes_the_matrices_of_the_blocks_and_adamw_the_rest():
     ]
 
 
+@pytest.mark.parametrize("shape", [(8, 8), (24, 8), (8, 32)], ids=str)
+def test_an_orthogonal_matrix_has_the_singular_vectors_of_the_first_and_values_about_one(shape):
+    matrices = torch.randn(3, *shape, generator=torch.Generator().manual_seed(1))
+    values = torch.linalg.svdvals(orthogonal(matrices))
+    assert values.min() > 0.3  # smaller ones than these random ones have would need more steps
+    assert values.max() < 1.3
+    left, _, right = torch.linalg.svd(matrices, full_matrices=False)
+    inside = left.mT @ orthogonal(matrices) @ right.mT
+    assert (inside - torch.diag_embed(inside.diagonal(dim1=-2, dim2=-1))).abs().max() < 1e-4
+
+
+def test_muon_steps_as_torch_s_own_does_to_what_its_bfloat16_can_tell():
+    torch.manual_seed(0)
+    ours = [torch.nn.Parameter(torch.randn(shape)) for shape in ((8, 8), (24, 8), (8, 32), (24, 8))]
+    theirs = copy.deepcopy(ours)
+    optimizers = [
+        Muon(ours, **MUON),
+        torch.optim.Muon(theirs, **MUON, adjust_lr_fn="match_rms_adamw"),
+    ]
+    begun = [parameter.clone() for parameter in ours]
+    for _ in range(4):
+        for mine, other in zip(ours, theirs, strict=True):
+            mine.grad = torch.randn_like(mine)
+            other.grad = mine.grad.clone()
+        for optimizer in optimizers:
+            optimizer.step()
+    for mine, other, start in zip(ours, theirs, begun, strict=True):
+        assert (mine - other).abs().max() < 0.03 * (other - start).abs().max()
+    kept = [
+        optimizer.state[parameters[1]]["momentum_buffer"]
+        for optimizer, parameters in zip(optimizers, (ours, theirs), strict=True)
+    ]
+    torch.testing.assert_close(*kept)
+
+
 def test_joined_optimizers_do_what_each_would_alone_and_follow_the_learning_rate():
     joined_parameters = [torch.nn.Parameter(torch.ones(2, 2)), torch.nn.Parameter(torch.ones(3))]
     alone_parameters = copy.deepcopy(joined_parameters)
-    joined = Joined([Muon(joined_parameters[:1], lr=0.1), AdamW(joined_parameters[1:], lr=0.1)])
-    alone = [Muon(alone_parameters[:1], lr=0.1), AdamW(alone_parameters[1:], lr=0.1)]
+    joined = Joined([Muon(joined_parameters[:1], **MUON), AdamW(joined_parameters[1:], lr=0.1)])
+    alone = [Muon(alone_parameters[:1], **MUON), AdamW(alone_parameters[1:], lr=0.1)]
     for step in range(3):
         for optimizer in (joined, *alone):
             for group in optimizer.param_groups:
