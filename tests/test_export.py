@@ -60,7 +60,7 @@ def test_transformers_opens_a_sharded_export(typed, tmp_path, monkeypatch):
     import gpt_pretrain.weights.write as write
 
     own = write.write_weights  # megabytes are too large a unit for so small a model
-    monkeypatch.setattr(write, "write_weights", lambda *a: own(*a[:5], 20_000))
+    monkeypatch.setattr(write, "write_weights", lambda *a, **k: own(*a[:5], 20_000, **k))
     assert typed("checkpoint=ours", "format=huggingface", "out=out")[0] == 0
     files = sorted(file.name for file in (tmp_path / "out").glob("*.safetensors"))
     assert len(files) > 3

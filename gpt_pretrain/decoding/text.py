@@ -1,6 +1,6 @@
 """Generation with a tokenizer: text in, text out.
 
-model, tokenizer = load_model(Path("outputs/.../checkpoints/step-00000500"))  # gpt_pretrain.runs.checkpoint
+model, tokenizer = load_model(Path("outputs/.../checkpoints/step-00000500"))  # gpt_pretrain.runs.pretrained
 config = DecodingConfig(top_k=25, temperature=0.8)
 print(generate_text(model, tokenizer, "Every effort moves you", config))
 """

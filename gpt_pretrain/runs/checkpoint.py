@@ -14,23 +14,21 @@ from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
 from gpt_pretrain.config import ModelConfig
 from gpt_pretrain.errors import ArtifactError
-from gpt_pretrain.model import GPTModel
-from gpt_pretrain.runs.folders import MANIFEST, fingerprint, verify
+from gpt_pretrain.runs.folders import MANIFEST, fingerprint
 from gpt_pretrain.runs.foreign import read_json, to_yaml
 from gpt_pretrain.runs.record import SETTINGS
-from gpt_pretrain.tokenizer import TOKENIZER_FILE, Tokenizer, load_tokenizer, settings_file
+from gpt_pretrain.tokenizer import Tokenizer
 from gpt_pretrain.weights.fit import check_fit
-from gpt_pretrain.weights.huggingface import (
-    from_huggingface_config,
-    to_huggingface,
-    to_huggingface_config,
-)
-from gpt_pretrain.weights.read import build_model, open_weights
+from gpt_pretrain.weights.huggingface import files_beside, from_huggingface_config, to_huggingface
+from gpt_pretrain.weights.read import open_weights
+from gpt_pretrain.weights.safetensors_file import write_safetensors
+
+STATE = "trainer_state.json"
 
 
 @dataclass(kw_only=True, slots=True)
@@ -55,18 +53,12 @@ def write_checkpoint(
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     try:
-        _save_tensors(to_huggingface(parameters, model_config), partial / "model.safetensors")
-        _save_tensors(training.optimizer_tensors, partial / "optimizer.safetensors")
-        end_of_text = {"bos_token_id": tokenizer.end_of_text_id, "eos_token_id": tokenizer.end_of_text_id}
-        for name, content in {
-            "config.json": to_huggingface_config(model_config, tokenizer.end_of_text_id),
-            "generation_config.json": end_of_text,
-            "trainer_state.json": training.progress,
-        }.items():
-            (partial / name).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-        tokenizer_files = tokenizer.files() | {TOKENIZER_FILE: settings_file(tokenizer)}
-        for name, data in tokenizer_files.items():
-            (partial / name).write_bytes(data)
+        tensors = to_huggingface(parameters, model_config)
+        write_safetensors(partial / "model.safetensors", tensors, {"format": "pt"})
+        write_safetensors(partial / "optimizer.safetensors", training.optimizer_tensors, {"format": "pt"})
+        for name, content in files_beside(model_config, tokenizer).items():
+            (partial / name).write_bytes(content)
+        (partial / STATE).write_text(json.dumps(training.progress, indent=2) + "\n", encoding="utf-8")
         (partial / SETTINGS).write_text(to_yaml(settings), encoding="utf-8")
         manifest = {file.name: fingerprint(file) for file in sorted(partial.iterdir())}
         (partial / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
@@ -97,31 +89,12 @@ def read_parameters(folder: Path, config: ModelConfig) -> dict[str, Tensor]:
     return weights.parameters()
 
 
-def load_model(folder: Path) -> tuple[GPTModel, Tokenizer]:
-    """A verified checkpoint's model, in evaluation mode, and its tokenizer."""
-    verify(folder)
-    weights = open_weights(folder)
-    return build_model(weights, weights.config).eval(), read_tokenizer(folder)
-
-
-def read_tokenizer(folder: Path) -> Tokenizer:
-    """The tokenizer that a checkpoint was trained with, from its own files. Raises ArtifactError."""
-    return load_tokenizer(folder)
-
-
 def read_training(folder: Path) -> TrainingState:
     """What training goes on from. Raises ArtifactError for files that cannot be read."""
     return TrainingState(
         optimizer_tensors=_load_tensors(folder / "optimizer.safetensors"),
-        progress=read_json(folder / "trainer_state.json", 64 << 20),
+        progress=read_json(folder / STATE, 64 << 20),
     )
-
-
-def _save_tensors(tensors: dict[str, Tensor], file: Path) -> None:
-    try:
-        save_file(tensors, file, {"format": "pt"})
-    except SafetensorError as error:  # its name for a full disk
-        raise OSError(f"{file} cannot be written: {error}") from error
 
 
 def _load_tensors(file: Path) -> dict[str, Tensor]:

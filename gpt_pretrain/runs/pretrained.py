@@ -1,21 +1,34 @@
 """From settings to weights: whichever file, folder, run or download they name."""
 
 import sys
+from functools import partial
 from pathlib import Path
 
 import torch
 
-from gpt_pretrain.config import ModelConfig, ModelSettings, WeightsConfig, resolve_model
+from gpt_pretrain.config import (
+    DataConfig,
+    ModelConfig,
+    ModelSettings,
+    TokenizerConfig,
+    WeightsConfig,
+    resolve_model,
+)
+from gpt_pretrain.config.data import FROM_WEIGHTS
+from gpt_pretrain.data.learned import tokenizer_for
 from gpt_pretrain.data.sources import cache_dir
 from gpt_pretrain.errors import InputError
 from gpt_pretrain.model import GPTModel
-from gpt_pretrain.runs.checkpoint import read_tokenizer
 from gpt_pretrain.runs.folders import MANIFEST, find_checkpoint, find_checkpoints, find_runs, verify
+from gpt_pretrain.runs.foreign import read_bytes
 from gpt_pretrain.terminal.text import show
-from gpt_pretrain.tokenizer import TOKENIZER_FILE, Tokenizer, build_tokenizer
+from gpt_pretrain.tokenizer import Tokenizer, build_tokenizer, find_tokenizer
 from gpt_pretrain.weights.fetch import fetch_gpt2
 from gpt_pretrain.weights.fit import check_fit, describe
 from gpt_pretrain.weights.read import OWN_FILES, Weights, build_model, open_weights
+from gpt_pretrain.weights.stored import check_inside
+
+LARGEST_TOKENIZER = 64 << 20  # bytes of a tokenizer.json; those of the largest models have half
 
 
 def open_pretrained(
@@ -34,7 +47,7 @@ def open_pretrained(
 
 
 def load_pretrained(
-    weights: WeightsConfig, model: ModelSettings, checkpoint: str | None = None
+    weights: WeightsConfig, model: ModelSettings, tokenizer: TokenizerConfig, checkpoint: str | None = None
 ) -> tuple[GPTModel, Tokenizer, Path]:
     """The model that the settings name, in evaluation mode, its tokenizer, and where it was read from."""
     opened = open_pretrained(weights, model, checkpoint)
@@ -42,11 +55,25 @@ def load_pretrained(
         raise InputError(
             "weights=scratch has learned nothing: give weights=gpt2 or checkpoint=<folder or file>"
         )
-    tokenizer = tokenizer_of(opened)
-    config = fitting_model(opened, model, tokenizer.vocab_size)
+    chosen = tokenizer_of(opened, weights, tokenizer)
+    config = fitting_model(opened, model, chosen.vocab_size)
     folder = opened.path.parent
     source = folder if (folder / MANIFEST).is_file() else opened.path
-    return build_model(opened, config).eval(), tokenizer, source
+    return build_model(opened, config).eval(), chosen, source
+
+
+def load_model(
+    path: Path | str, tokenizer: str | TokenizerConfig = "from_weights"
+) -> tuple[GPTModel, Tokenizer]:
+    """A model in evaluation mode and its tokenizer, from a run, a checkpoint or weights in any format.
+
+    `tokenizer` is asked for where none lies beside the weights. Raises InputError or ArtifactError.
+    """
+    settings = TokenizerConfig(name=tokenizer) if isinstance(tokenizer, str) else tokenizer
+    model, found, _ = load_pretrained(
+        WeightsConfig(name="checkpoint", path=str(path)), ModelSettings(), settings
+    )
+    return model, found
 
 
 def fitting_model(weights: Weights | None, model: ModelSettings, tokenizer_vocab_size: int) -> ModelConfig:
@@ -60,35 +87,59 @@ def fitting_model(weights: Weights | None, model: ModelSettings, tokenizer_vocab
     return config
 
 
-def tokenizer_of(weights: Weights) -> Tokenizer:
-    """The tokenizer of a checkpoint of ours; of other weights the one that has as many ids."""
-    folder, vocab_size = weights.path.parent, weights.config.vocab_size
-    if (folder / TOKENIZER_FILE).is_file():
-        return read_tokenizer(folder)
-    for tokenizer in (build_tokenizer("gpt2"), build_tokenizer("bytes")):
-        # More ids than GPT-2's are a padded vocabulary, as nanoGPT's.
-        if vocab_size == tokenizer.vocab_size or (
-            tokenizer.name == "gpt2" and vocab_size > tokenizer.vocab_size
-        ):
-            return tokenizer
-    raise InputError(f"{weights.path} has {vocab_size} token ids: of no tokenizer that we know")
+def tokenizer_of(
+    weights: Weights, source: WeightsConfig, settings: TokenizerConfig, data: DataConfig | None = None
+) -> Tokenizer:
+    """The tokenizer that the weights were trained with: what lies beside them, or what the settings name.
+
+    Raises InputError where it is neither, or where the settings name another than what lies there.
+    """
+    if settings.name not in FROM_WEIGHTS:
+        tokenizer = tokenizer_for(data or DataConfig(), settings)
+        check_tokenizer(weights, source, tokenizer)
+        return tokenizer
+    brought = brought_tokenizer(weights, source)
+    if brought is None:
+        raise InputError(
+            f"{weights.path} does not say what its {weights.config.vocab_size:,} token ids mean: name the "
+            "tokenizer that it was trained with,\n"
+            "as in tokenizer=gpt2 or tokenizer=huggingface tokenizer.path=<its tokenizer.json>"
+        )
+    return brought
 
 
-def check_tokenizer(weights: Weights, settings: WeightsConfig, tokenizer: Tokenizer) -> None:
+def brought_tokenizer(weights: Weights, source: WeightsConfig) -> Tokenizer | None:
+    """The tokenizer beside the weights; None where nothing says which it is."""
+    folder = weights.path.parent
+    read = partial(read_bytes, at_most=LARGEST_TOKENIZER)
+    if (folder / MANIFEST).is_file():
+        return find_tokenizer(folder, read)
+    found = find_tokenizer(folder, lambda file: read(_inside(file)))
+    # OpenAI published one vocabulary for all sizes, and a download need not bring it.
+    return build_tokenizer("gpt2") if found is None and source.name == "gpt2" else found
+
+
+def _inside(file: Path) -> Path:
+    """The file itself, where a link in the hub's cache stands for it."""
+    check_inside(file)
+    return file.resolve()
+
+
+def check_tokenizer(weights: Weights, source: WeightsConfig, tokenizer: Tokenizer) -> None:
     """Raise InputError where an id means other text to `tokenizer` than it did when the weights were trained.
 
-    More special tokens are welcome. What neither we nor OpenAI trained does not say what its ids mean.
+    More special tokens are welcome. Where nothing says what the ids meant, the user has.
     """
-    if settings.name != "gpt2" and not (weights.path.parent / TOKENIZER_FILE).is_file():
+    trained = brought_tokenizer(weights, source)
+    if trained is None:
         return
-    trained = tokenizer_of(weights)
     for id_ in range(min(trained.vocab_size, tokenizer.vocab_size)):
         here, there = tokenizer.decode_bytes([id_]), trained.decode_bytes([id_])
         if here != there:
             raise InputError(
                 f"tokenizer={tokenizer.name}: {weights.path} was trained with the tokenizer {trained.name}, "
                 f"where id {id_} means {there!r}, not {here!r}\n"
-                f"set tokenizer={trained.name} with its settings, or train from weights=scratch"
+                "set tokenizer=from_weights, or train from weights=scratch"
             )
 
 

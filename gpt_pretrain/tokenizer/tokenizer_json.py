@@ -15,6 +15,8 @@ from gpt_pretrain.tokenizer.protocol import (
 )
 from gpt_pretrain.tokenizer.segmentation import BEFORE_PLAIN_SPACE
 
+MOST_IDS = 1 << 24  # tables are as long as the largest id says, and that may come from elsewhere
+
 
 class HuggingFaceTokenizer(InSegments):
     name = "huggingface"
@@ -47,6 +49,10 @@ class HuggingFaceTokenizer(InSegments):
         self.end_of_text_id = end_of_text_id
         self._bytes_of = self._byte_table()
         self.vocab_size = max(self._bytes_of) + 1
+        if self.vocab_size > MOST_IDS:
+            raise ArtifactError(
+                f"{path or 'tokenizer.json'} has the id {self.vocab_size - 1}, above {MOST_IDS}"
+            )
 
     def encode_segment(self, text: str, *, allow_special: bool = False) -> np.ndarray:
         self._tokenizer.encode_special_tokens = not allow_special  # true means: as plain text

@@ -1,4 +1,4 @@
-"""A GPT-2 model as transformers stores it: its tensors and `config.json`."""
+"""A GPT-2 model as transformers stores it: its tensors, `config.json`, and what lies beside them."""
 
 import json
 from collections.abc import Mapping
@@ -9,6 +9,7 @@ from torch import Tensor
 
 from gpt_pretrain.config import ModelConfig
 from gpt_pretrain.errors import ArtifactError
+from gpt_pretrain.tokenizer import Tokenizer, to_json, tokenizer_files
 from gpt_pretrain.weights.dialects import HUGGINGFACE, as_theirs
 
 # What transformers' GPT-2 can be set to and ours cannot: another value would load and compute something else.
@@ -50,9 +51,26 @@ def to_huggingface_config(config: ModelConfig, end_of_text_id: int) -> dict[str,
         "tie_word_embeddings": config.tie_weights,
         "bos_token_id": end_of_text_id,
         "eos_token_id": end_of_text_id,
+        "pad_token_id": end_of_text_id,
         "dtype": "float32",
         "gpt_pretrain": {"qkv_bias": config.qkv_bias, "init": config.init},
     }
+
+
+def files_beside(config: ModelConfig, tokenizer: Tokenizer) -> dict[str, bytes]:
+    """Every file of a folder that transformers opens, but the tensors: name to content."""
+    end = tokenizer.end_of_text_id
+    # GPT-2 has no token of its own for padding. transformers' users give it this one; a mask hides it.
+    ends = dict.fromkeys(("bos_token_id", "eos_token_id", "pad_token_id"), end)
+    files = tokenizer_files(tokenizer)
+    said = json.loads(files["tokenizer_config.json"])
+    said |= {"pad_token": said["eos_token"], "model_max_length": config.context_length}
+    json_files = {
+        "config.json": to_huggingface_config(config, end),
+        "generation_config.json": ends,
+        "tokenizer_config.json": said,
+    }
+    return files | {name: to_json(content) for name, content in json_files.items()}
 
 
 def from_huggingface_config(content: bytes) -> ModelConfig:

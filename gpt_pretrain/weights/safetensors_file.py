@@ -139,6 +139,6 @@ def write_safetensors(file: Path, tensors: Mapping[str, Tensor], metadata: Mappi
     with file.open("wb") as stream:
         stream.write(len(text).to_bytes(8, "little") + text)
         for tensor in tensors.values():
-            stream.write(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data)
+            stream.write(tensor.cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
         stream.flush()
         os.fsync(stream.fileno())

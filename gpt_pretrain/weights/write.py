@@ -14,10 +14,10 @@ from torch import Tensor
 
 from gpt_pretrain.config import ModelConfig
 from gpt_pretrain.errors import InputError
-from gpt_pretrain.tokenizer import Tokenizer
+from gpt_pretrain.tokenizer import Tokenizer, tokenizer_files
 from gpt_pretrain.weights.bundle import write_bundle
 from gpt_pretrain.weights.dialects import BOOK, HUGGINGFACE, OPENAI, Dialect, as_theirs
-from gpt_pretrain.weights.huggingface import to_huggingface_config
+from gpt_pretrain.weights.huggingface import files_beside
 from gpt_pretrain.weights.safetensors_file import write_safetensors
 
 FORMATS = {"huggingface": HUGGINGFACE, "book": BOOK, "openai": OPENAI}
@@ -30,8 +30,13 @@ def write_weights(
     config: ModelConfig,
     tokenizer: Tokenizer,
     max_shard_bytes: int | None = None,
+    *,
+    card: str = "",
 ) -> None:
-    """Write the folder `out`. Raises InputError where the format cannot hold the model."""
+    """Write the folder `out`, its tokenizer in any format, `card` as the README.md of format=huggingface.
+
+    Raises InputError where the format cannot hold the model.
+    """
     if format == "openai" and not config.tie_weights:
         raise InputError(
             "format=openai has no output head of its own, as this model does: use huggingface or book"
@@ -45,12 +50,9 @@ def write_weights(
         metadata = {"format": "pt"}
         if format == "book":
             metadata["gpt_pretrain"] = json.dumps(dataclasses.asdict(config))
+            _write_files(folder, tokenizer_files(tokenizer))
         else:
-            _write_json(folder / "config.json", to_huggingface_config(config, tokenizer.end_of_text_id))
-            ends = dict.fromkeys(("bos_token_id", "eos_token_id"), tokenizer.end_of_text_id)
-            _write_json(folder / "generation_config.json", ends)
-            for name, content in tokenizer.files().items():
-                (folder / name).write_bytes(content)
+            _write_files(folder, files_beside(config, tokenizer) | {"README.md": card.encode()})
         _write_shards(folder, their_tensors(state, config, FORMATS[format]), metadata, max_shard_bytes)
 
 
@@ -85,7 +87,8 @@ def _write_openai(
         encoding="utf-8",
     )
     _write_json(folder / "hparams.json", OPENAI.write_sizes(config))
-    files = tokenizer.files()
+    files = tokenizer_files(tokenizer)
+    _write_files(folder, files)
     for theirs, ours in (("encoder.json", "vocab.json"), ("vocab.bpe", "merges.txt")):
         if ours in files:
             (folder / theirs).write_bytes(files[ours])
@@ -131,6 +134,11 @@ def _whole(out: Path) -> Iterator[Path]:
         partial.rename(out)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+
+
+def _write_files(folder: Path, files: Mapping[str, bytes]) -> None:
+    for name, content in files.items():
+        (folder / name).write_bytes(content)
 
 
 def _write_json(file: Path, content: Any) -> None:

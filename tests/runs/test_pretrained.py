@@ -3,16 +3,21 @@
 import dataclasses
 
 import pytest
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from gpt_pretrain.config import ModelSettings, WeightsConfig
+from gpt_pretrain.config import ModelConfig, ModelSettings, TokenizerConfig, WeightsConfig
 from gpt_pretrain.errors import ArtifactError, InputError
-from gpt_pretrain.runs.pretrained import load_pretrained, open_pretrained, tokenizer_of
+from gpt_pretrain.model import GPTModel
+from gpt_pretrain.runs.pretrained import load_model, load_pretrained, open_pretrained, tokenizer_of
+from gpt_pretrain.tokenizer import build_tokenizer, learn_ranks
 from gpt_pretrain.weights.read import open_weights
+from gpt_pretrain.weights.write import write_weights
 from tests.weights import foreign
 from tests.weights.foreign import reference
 
 SIZE = (24, 4, 3)
 FROM_CHECKPOINT = WeightsConfig(name="checkpoint")
+BESIDE = TokenizerConfig(name="from_weights")
 
 
 @pytest.fixture
@@ -35,7 +40,7 @@ def test_a_run_its_checkpoint_and_a_file_all_open(checkpoint, level, setting):
 
 
 def test_a_checkpoint_brings_its_own_tokenizer(checkpoint):
-    _, tokenizer, source = load_pretrained(FROM_CHECKPOINT, ModelSettings(), str(checkpoint))
+    _, tokenizer, source = load_pretrained(FROM_CHECKPOINT, ModelSettings(), BESIDE, str(checkpoint))
     assert (tokenizer.name, source) == ("bytes", checkpoint)
 
 
@@ -44,22 +49,56 @@ def test_settings_that_name_no_tokenizer_are_refused(checkpoint, content):
     (checkpoint / "manifest.json").unlink()
     (checkpoint / "tokenizer_settings.json").write_text(content)
     with pytest.raises(ArtifactError, match="its tokenizer cannot be read") as refused:
-        load_pretrained(FROM_CHECKPOINT, ModelSettings(), str(checkpoint))
+        load_pretrained(FROM_CHECKPOINT, ModelSettings(), BESIDE, str(checkpoint))
     assert len(str(refused.value).splitlines()) == 1
 
 
-@pytest.mark.parametrize(
-    ("vocabulary", "name"), [(257, "bytes"), (50257, "gpt2"), (50304, "gpt2"), (1000, None)]
-)
-def test_other_weights_get_the_tokenizer_with_as_many_ids(tmp_path, vocabulary, name):
+@pytest.mark.parametrize("vocabulary", [257, 50257, 50304, 100277])
+def test_how_many_ids_there_are_never_decides_what_they_mean(tmp_path, vocabulary):
     foreign.huggingface(reference(SIZE), tmp_path)
     weights = open_weights(tmp_path)
     weights = dataclasses.replace(weights, config=dataclasses.replace(weights.config, vocab_size=vocabulary))
-    if name is None:
-        with pytest.raises(InputError, match="1000 token ids: of no tokenizer"):
-            tokenizer_of(weights)
-    else:
-        assert tokenizer_of(weights).name == name
+    with pytest.raises(InputError, match=r"does not say what its .* token ids mean: name the tokenizer"):
+        tokenizer_of(weights, FROM_CHECKPOINT, BESIDE)
+    assert tokenizer_of(weights, FROM_CHECKPOINT, TokenizerConfig(name="bytes")).name == "bytes"
+    assert tokenizer_of(weights, WeightsConfig(name="gpt2"), BESIDE).name == "gpt2"  # OpenAI's own
+
+
+@pytest.mark.parametrize("vocabulary", [259, 60000])
+@pytest.mark.parametrize("by", ["transformers", "us"])
+@pytest.mark.parametrize("format", ["huggingface", "book", "openai"])
+def test_a_folder_of_any_format_opens_with_the_tokenizer_that_it_was_given(tmp_path, format, by, vocabulary):
+    """Below GPT-2's 50,257 ids and above, where its BPE was once taken without a word."""
+    tokenizer = build_tokenizer("trained", learn_ranks(["the statement"] * 2, 258))
+    config = ModelConfig(vocab_size=vocabulary, context_length=8, emb_dim=4, n_heads=1, n_layers=1)
+    model = GPTModel(config)
+    write_weights(tmp_path / "a", format, model.state_dict(), config, tokenizer)
+    folder = tmp_path / "a"
+    if by == "transformers":
+        if format != "huggingface":
+            pytest.skip("which transformers does not write")
+        folder = tmp_path / "b"
+        AutoModelForCausalLM.from_pretrained(tmp_path / "a").save_pretrained(folder)
+        AutoTokenizer.from_pretrained(tmp_path / "a").save_pretrained(folder)
+        assert not (folder / "tokenizer_settings.json").exists()
+    opened, found = load_model(folder)
+    assert opened.config.vocab_size == vocabulary
+    text = "the statement that the"
+    assert found.encode(text).tolist() == tokenizer.encode(text).tolist()
+    assert found.end_of_text_id == tokenizer.end_of_text_id == 258
+
+
+def test_another_tokenizer_than_the_one_beside_the_weights_is_refused(checkpoint):
+    with pytest.raises(InputError, match=r"id 0 means b'\\x00', not b'!'\nset tokenizer=from_weights"):
+        load_pretrained(FROM_CHECKPOINT, ModelSettings(), TokenizerConfig(name="gpt2"), str(checkpoint))
+
+
+def test_a_tokenizer_reached_by_a_link_out_of_its_folder_is_not_read(tmp_path):
+    foreign.huggingface(reference(SIZE), tmp_path / "theirs")
+    (tmp_path / "tokenizer.json").write_text("{}")
+    (tmp_path / "theirs" / "tokenizer.json").symlink_to(tmp_path / "tokenizer.json")
+    with pytest.raises(ArtifactError, match="leads out of its folder"):
+        load_model(tmp_path / "theirs")
 
 
 def test_a_damaged_checkpoint_is_refused_before_it_is_read(checkpoint):

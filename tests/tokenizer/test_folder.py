@@ -1,0 +1,111 @@
+"""Which tokenizer lies in a folder: told by its files, never by how many ids there are."""
+
+import json
+
+import pytest
+
+from gpt_pretrain.config import TokenizerConfig
+from gpt_pretrain.errors import ArtifactError, InputError
+from gpt_pretrain.tokenizer import build_tokenizer, find_tokenizer, learn_ranks, tokenizer_files
+
+TEXT = "The statement, 漢字 été\n    return  <|endoftext|>"
+
+
+def of(name):
+    learned = learn_ranks([TEXT * 3], 300) if name == "trained" else TEXT
+    return build_tokenizer(TokenizerConfig(name=name), learned)
+
+
+def laid(folder, files):
+    for name, content in files.items():
+        (folder / name).write_bytes(content if isinstance(content, bytes) else json.dumps(content).encode())
+
+
+@pytest.mark.parametrize("by", ["us", "transformers", "tokenizer.json alone", "save_pretrained"])
+@pytest.mark.parametrize("name", ["gpt2", "bytes", "characters", "trained"])
+def test_every_tokenizer_is_found_whoever_wrote_the_folder(name, by, tmp_path):
+    tokenizer = of(name)
+    files = tokenizer_files(tokenizer)
+    laid(tmp_path, files)
+    if by != "us":
+        (tmp_path / "tokenizer_settings.json").unlink()
+    if by in ("tokenizer.json alone", "save_pretrained"):
+        transformers = pytest.importorskip("transformers")
+        config = {"model_type": "gpt2", "eos_token_id": tokenizer.end_of_text_id}
+        laid(tmp_path, {"config.json": config})
+        theirs = transformers.AutoTokenizer.from_pretrained(tmp_path)
+        for file in tmp_path.iterdir():
+            file.unlink()
+        theirs.save_pretrained(tmp_path)
+        if by == "tokenizer.json alone":
+            (tmp_path / "tokenizer_config.json").unlink()
+            laid(tmp_path, {"config.json": config})
+    found = find_tokenizer(tmp_path)
+    assert found.encode(TEXT).tolist() == tokenizer.encode(TEXT).tolist()
+    assert (found.vocab_size, found.end_of_text_id) == (tokenizer.vocab_size, tokenizer.end_of_text_id)
+    assert [found.decode_bytes([i]) for i in range(300)] == [tokenizer.decode_bytes([i]) for i in range(300)]
+
+
+def test_gpt2_s_files_need_no_library(tmp_path, monkeypatch):
+    monkeypatch.setitem(__import__("sys").modules, "tokenizers", None)
+    laid(tmp_path, {k: v for k, v in of("gpt2").files().items() if k != "tokenizer_config.json"})
+    assert find_tokenizer(tmp_path).name == "gpt2"
+    for theirs, ours in (("encoder.json", "vocab.json"), ("vocab.bpe", "merges.txt")):
+        (tmp_path / ours).rename(tmp_path / theirs)
+    assert find_tokenizer(tmp_path).name == "gpt2"
+
+
+def test_another_vocabulary_in_gpt2_s_two_files_is_no_gpt2(tmp_path):
+    tokenizers = pytest.importorskip("tokenizers")
+    learned = tokenizers.ByteLevelBPETokenizer()
+    learned.train_from_iterator(["hello there, hello world"] * 5, vocab_size=300)
+    learned.save_model(str(tmp_path))
+    laid(tmp_path, {"tokenizer_config.json": {"eos_token": {"content": "</s>"}}})
+    found = find_tokenizer(tmp_path)
+    assert found.encode("hello there").tolist() == learned.encode("hello there").ids
+    assert found.decode_bytes([found.end_of_text_id]) == b"</s>"
+
+
+def test_an_empty_folder_has_none(tmp_path):
+    assert find_tokenizer(tmp_path) is None
+
+
+WORDS = {"version": "1.0", "model": {"type": "WordLevel", "vocab": {"a": 0, "b": 1}, "unk_token": "a"}}
+
+
+@pytest.mark.parametrize(
+    ("files", "error", "said"),
+    [
+        ({"tokenizer.json": WORDS}, InputError, "tokens ends a text"),
+        ({"tokenizer.json": WORDS, "config.json": {"eos_token_id": 7}}, InputError, "ends a text"),
+        ({"tokenizer.json": []}, ArtifactError, "no tokenizer"),
+        ({"tokenizer.json": {"model": 3}}, ArtifactError, "no tokenizer"),
+        ({"tokenizer.json": {"pre_tokenizer": "x"}}, ArtifactError, "no tokenizer"),
+        ({"tokenizer.json": {"added_tokens": [1]}, "config.json": {}}, ArtifactError, "no tokenizer"),
+        ({"tokenizer.json": b"[" * 100_000}, ArtifactError, "no tokenizer"),
+        ({"vocab.json": [], "merges.txt": b""}, ArtifactError, "no tokenizer"),
+        ({"vocab.json": {"a": "b"}, "merges.txt": b"\xff"}, InputError, "ends a text"),
+        (
+            {
+                "vocab.json": {"</s>": "b"},
+                "merges.txt": b"\xff",
+                "special_tokens_map.json": {"eos_token": "</s>"},
+            },
+            ArtifactError,
+            "no tokenizer",
+        ),
+        (
+            {
+                "tokenizer.json": WORDS | {"model": WORDS["model"] | {"vocab": {"a": 0, "</s>": 1 << 31}}},
+                "tokenizer_config.json": {"eos_token": "</s>"},
+            },
+            ArtifactError,
+            "above",
+        ),
+    ],
+)
+def test_files_that_say_nothing_or_lie_are_refused_in_one_line(tmp_path, files, error, said):
+    laid(tmp_path, files)
+    with pytest.raises(error, match=said) as refused:
+        find_tokenizer(tmp_path)
+    assert len(str(refused.value).splitlines()) == 1
