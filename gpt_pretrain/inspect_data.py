@@ -21,11 +21,14 @@ BAR = 40  # characters
 @command(
     "inspect_data",
     InspectConfig,
-    example="python -m gpt_pretrain.inspect_data data=text_files data.path='books/*.txt' model=gpt2_small",
+    examples={
+        "python -m gpt_pretrain.inspect_data data=text_files data.path=books/ model=tiny": "your own text"
+    },
 )
 def inspect_data(config: InspectConfig, run: Path) -> None:
     """Print what a run will see: sources, splits, windows, steps an epoch, lengths, some windows as text."""
-    from gpt_pretrain.data.corpus import check_windows, load_corpus, tokenizer_for
+    from gpt_pretrain.data.corpus import check_windows, load_corpus
+    from gpt_pretrain.data.learned import tokenizer_for
 
     tokenizer = tokenizer_for(config.data, config.tokenizer)
     corpus = load_corpus(config.data, tokenizer)

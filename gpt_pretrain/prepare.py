@@ -11,11 +11,12 @@ from gpt_pretrain.terminal.text import show
 @command(
     "prepare",
     PrepareConfig,
-    example="python -m gpt_pretrain.prepare data=text_files data.path='books/*.txt'",
+    examples={"python -m gpt_pretrain.prepare data=text_files data.path='books/*.txt'": "your own text"},
 )
 def prepare(config: PrepareConfig, run: Path) -> None:
     """Tokenize a source into the cache that training reads, or compare what is there with its checksums."""
-    from gpt_pretrain.data.corpus import load_corpus, tokenizer_for
+    from gpt_pretrain.data.corpus import load_corpus
+    from gpt_pretrain.data.learned import tokenizer_for
 
     started = time.monotonic()
     corpus = load_corpus(config.data, tokenizer_for(config.data, config.tokenizer), checksums=True)

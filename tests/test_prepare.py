@@ -13,7 +13,8 @@ import pytest
 
 from gpt_pretrain.cli.compose import compose
 from gpt_pretrain.config import PrepareConfig
-from gpt_pretrain.data.corpus import load_corpus, tokenizer_for
+from gpt_pretrain.data.corpus import load_corpus
+from gpt_pretrain.data.learned import tokenizer_for
 from gpt_pretrain.errors import UserFacingError
 
 ROOT = Path(__file__).parent.parent
@@ -35,7 +36,7 @@ def prepare(tmp_path):
 
 
 def test_it_tokenizes_once_and_leaves_nothing_behind_but_the_cache(tmp_path, prepare, story):
-    first, second = (prepare("data=the_verdict", f"data.path={story}") for _ in range(2))
+    first, second = (prepare("data=the_verdict", f"data.path={story}", "tokenizer=gpt2") for _ in range(2))
     assert "4,612 training and 534 validation tokens" in first.stdout
     assert "was tokenized already, checksums hold" in second.stdout
     assert [entry.name for entry in tmp_path.iterdir()] == ["cache"]
@@ -51,9 +52,13 @@ def test_it_tokenizes_once_and_leaves_nothing_behind_but_the_cache(tmp_path, pre
         (["data=text_files", "data.path=empty.txt"], 2, "holds no text"),
         (["data=text_files", "data.path=rows.jsonl"], 2, "data.text_field=text is not in rows.jsonl, line 1"),
         (["data=text_files", "data.path=odd.bin"], 2, "choose data=token_files"),
-        (["data=token_files", "data.path=odd.bin"], 3, "3 bytes are not a whole number of uint16 tokens"),
         (
-            ["data=token_files", "data.path=high.bin"],
+            ["data=token_files", "data.path=odd.bin", "tokenizer=gpt2"],
+            3,
+            "3 bytes are not a whole number of uint16 tokens",
+        ),
+        (
+            ["data=token_files", "data.path=high.bin", "tokenizer=gpt2"],
             3,
             "holds id 60000 at token 1, beyond",
         ),
@@ -92,7 +97,7 @@ def test_nonsense_is_answered_in_a_few_lines(tmp_path, monkeypatch, arguments, c
 
 def test_the_program_ends_with_the_exit_code_and_says_why_on_stderr(tmp_path, prepare):
     (tmp_path / "odd.bin").write_bytes(b"abc")
-    answer = prepare("data=token_files", "data.path=odd.bin")
+    answer = prepare("data=token_files", "data.path=odd.bin", "tokenizer=gpt2")
     assert (answer.returncode, answer.stdout) == (3, "")
     assert answer.stderr.startswith("error: odd.bin is no token file: 3 bytes")
 
@@ -117,6 +122,7 @@ def test_inspecting_prints_the_book_s_numbers(prepare, story):
     printed = prepare(
         "data=the_verdict",
         f"data.path={story}",
+        "tokenizer=gpt2",
         "model.context_length=256",
         "data.batch_size=2",
         "windows=1",
@@ -145,7 +151,7 @@ def test_inspecting_a_mixture_shows_each_source_s_share_and_passes(tmp_path, pre
 
 def test_inspecting_token_files_leaves_no_empty_lines_for_what_is_not_known(tmp_path, prepare):
     (np.arange(2000) % 256).astype(np.uint16).tofile(tmp_path / "a.bin")
-    arguments = ("data=token_files", "data.path=a.bin", "model=tiny", "windows=0")
+    arguments = ("data=token_files", "data.path=a.bin", "tokenizer=gpt2", "model=tiny", "windows=0")
     printed = prepare(*arguments, module="inspect_data").stdout
     assert "2,000 tokens, read in place" in printed
     assert all(printed.splitlines())
@@ -154,7 +160,7 @@ def test_inspecting_token_files_leaves_no_empty_lines_for_what_is_not_known(tmp_
 def test_ctrl_c_while_the_tokenizing_processes_start_is_answered_once(tmp_path):
     (tmp_path / "a.txt").write_text("All work and no play makes Jack a dull boy.\n" * 50_000)
     environment = {**os.environ, "GPT_PRETRAIN_CACHE": str(tmp_path / "cache"), "PYTHONPATH": str(ROOT)}
-    arguments = ["data=text_files", "data.path=a.txt", "data.prepare_workers=2"]
+    arguments = ["data=text_files", "data.path=a.txt", "data.prepare_workers=2", "tokenizer=gpt2"]
     build = subprocess.Popen(
         [sys.executable, "-m", "gpt_pretrain.prepare", *arguments],
         cwd=tmp_path,

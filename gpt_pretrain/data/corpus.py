@@ -7,17 +7,17 @@ from pathlib import Path
 
 import numpy as np
 
-from gpt_pretrain.config import DataConfig, TokenizerConfig
+from gpt_pretrain.config import DataConfig
 from gpt_pretrain.data.copies import check_apart, check_held_out, said_of_copies
 from gpt_pretrain.data.listing import Listing, find_files
 from gpt_pretrain.data.marks import remark
-from gpt_pretrain.data.sources import Source, TextFiles, alphabet_of, build_source, cache_dir
+from gpt_pretrain.data.sources import build_source, cache_dir
 from gpt_pretrain.data.token_cache import open_or_build
 from gpt_pretrain.data.token_files import read_token_files
 from gpt_pretrain.data.tokens import Tokens
 from gpt_pretrain.data.windows import count_windows
 from gpt_pretrain.errors import InputError
-from gpt_pretrain.tokenizer import Tokenizer, build_tokenizer, byte_lengths
+from gpt_pretrain.tokenizer import Tokenizer, byte_lengths
 
 COUNTED_TOKENS = 1 << 22  # looked at once for their bytes
 
@@ -92,7 +92,7 @@ def load_corpus(config: DataConfig, tokenizer: Tokenizer, *, checksums: bool = F
     split = "none" if config.val_path else config.split
     parts = [
         _load_part(config, path, weight, tokenizer, split=split, checksums=checksums)
-        for path, weight in _weights(config).items()
+        for path, weight in config.weights().items()
     ]
     if config.val_path:
         separate = _load_part(config, config.val_path, 0.0, tokenizer, split="none", checksums=checksums)
@@ -114,29 +114,6 @@ def load_corpus(config: DataConfig, tokenizer: Tokenizer, *, checksums: bool = F
         val=val,
         val_bytes_per_token=val_bytes / max(1, len(val)),
     )
-
-
-def tokenizer_for(config: DataConfig, settings: TokenizerConfig) -> Tokenizer:
-    """The configured tokenizer. `characters` takes its alphabet from tokenizer.path, else from the data."""
-    if settings.name != "characters":
-        return build_tokenizer(settings)
-    cache = cache_dir(config)
-    if settings.path:
-        listing = find_files(settings.path, None, key="tokenizer.path")
-        sources: list[Source] = [TextFiles(settings.path, listing, config, cache)]
-    else:
-        paths = [*_weights(config), *[config.val_path] * bool(config.val_path)]
-        for path in paths:
-            if _holds_tokens(config, path):
-                raise InputError(
-                    f"tokenizer=characters takes its alphabet from text, {path} holds tokens\n"
-                    "give the text that they were made of: tokenizer.path=<text>"
-                )
-        sources = [build_source(config, path, cache) for path in paths]
-    alphabet = "".join(alphabet_of(source, cache) for source in sources)
-    if not alphabet:
-        raise InputError(f"tokenizer=characters: {sources[0].name} holds no text to take an alphabet from")
-    return build_tokenizer(settings, alphabet)
 
 
 def epoch_windows(corpus: Corpus, config: DataConfig, context_length: int) -> int:
@@ -177,25 +154,12 @@ def check_same(corpus: Corpus, expected: dict[str, str], where: str) -> None:
             )
 
 
-def _weights(config: DataConfig) -> dict[str | None, float]:
-    """Each source's path, None for one that needs none, with its weight."""
-    if config.sources:
-        return {str(path): weight for path, weight in config.sources.items()}  # a folder may be named 2024
-    return {config.path: 1.0}
-
-
-def _holds_tokens(config: DataConfig, path: str | None) -> bool:
-    if config.source == "mixture":
-        return str(path).lower().endswith(".bin")
-    return config.source == "token_files"
-
-
 def _load_part(
     config: DataConfig, path: str | None, weight: float, tokenizer: Tokenizer, *, split: str, checksums: bool
 ) -> Part:
     cache = cache_dir(config)
     name = path or config.source
-    if _holds_tokens(config, path):
+    if config.holds_tokens(path):
         return _token_part(config, name, weight, tokenizer, split=split, cache=cache)
     source = build_source(config, path, cache)
     streams = "none" if split == "tokens" else split

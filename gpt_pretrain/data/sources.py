@@ -1,9 +1,7 @@
 """Which text is trained on: every source gives documents, a fingerprint of its content and its size."""
 
-import hashlib
 import logging
 import os
-import pydoc_data.topics
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Protocol
@@ -22,6 +20,7 @@ from gpt_pretrain.data.gutenberg import decode_book, is_english, strip_matter
 from gpt_pretrain.data.kinds import PACKED, kind_of
 from gpt_pretrain.data.listing import Listing, find_files
 from gpt_pretrain.data.notes import combined, keep_note, read_note
+from gpt_pretrain.data.python_reference import PythonReference
 from gpt_pretrain.download import Expected, UnreachableError, download
 from gpt_pretrain.errors import ArtifactError, InputError
 
@@ -89,28 +88,6 @@ def cache_dir(config: DataConfig | None = None) -> Path:
             "this user has no home folder to keep tokens in: set data.cache_dir=<folder>, "
             "or GPT_PRETRAIN_CACHE in the environment"
         ) from error
-
-
-class PythonReference:
-    """The language reference that every CPython ships, as one document."""
-
-    name, holds = "python_reference", "text"
-    n_files, files_read = 1, 0
-
-    def __init__(self) -> None:
-        self.files: list[Path] = []
-        self.digests: dict[Path, str] = {}
-        self.listing = Listing(files=[])
-        topics = pydoc_data.topics.topics
-        self.text = "\n\n".join(topics[name] for name in sorted(topics))
-        self.n_bytes = len(self.text.encode())
-
-    def fingerprint(self) -> str:
-        return combined(self.name, hashlib.blake2b(self.text.encode(), digest_size=16).hexdigest())
-
-    def documents(self, on_bytes: OnBytes) -> Iterator[Document]:
-        yield [self.text]
-        on_bytes(self.n_bytes)
 
 
 class TextFiles:

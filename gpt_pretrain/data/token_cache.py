@@ -167,7 +167,7 @@ def _build(
     marks = CountedMarks(ordinary_marks(tokenizer, allow_special=config.special_tokens))
     with ReadingBar("tokenizing", source) as bar:
         documents = marks.of(source.documents(bar.advance))
-        texts = batches(documents, _side(source, config, split), tokenizer.safe)
+        texts = batches(documents, side_of(source, config, split), tokenizer.safe)
         for _ in range(skipped):
             next(texts, None)
         options: dict[str, Any] = {"allow_special": config.special_tokens, "dtype": dtype}
@@ -248,7 +248,8 @@ class _Build:
         return {STREAMS[stream]: writer.state for stream, writer in self.writers.items()}
 
 
-def _side(source: Source, config: DataConfig, split: str) -> Side:
+def side_of(source: Source, config: DataConfig, split: str) -> Side:
+    """Which text trains and which validates, for split=characters, documents or none."""
     if split == "documents":
         return ByDocuments(config.val_fraction)
     if split == "characters":

@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cache, partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -15,12 +15,16 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from gpt_pretrain.config import ModelConfig, TrainConfig, resolve_model, to_config
 from gpt_pretrain.config.border import check_config, to_typed
-from gpt_pretrain.data.corpus import Corpus, check_windows, epoch_windows, load_corpus, tokenizer_for
+from gpt_pretrain.data.corpus import Corpus, check_windows, epoch_windows, load_corpus
+from gpt_pretrain.data.learned import tokenizer_for
 from gpt_pretrain.errors import UserFacingError
 from gpt_pretrain.sweep.refusals import refusing
 from gpt_pretrain.sweep.space import Point, Space
 from gpt_pretrain.tokenizer import Tokenizer
 from gpt_pretrain.training.plan import Plan, make_plan
+
+if TYPE_CHECKING:
+    from gpt_pretrain.weights.read import Weights
 
 
 @dataclass(kw_only=True, slots=True, frozen=True)
@@ -55,7 +59,9 @@ class Sense:
 
     def outlook(self, config: TrainConfig) -> Outlook:
         """What checked settings come to. Raises UserFacingError."""
-        read, corpus, tokenizer = self._weights(config), *self._corpus(config)
+        weights = self._weights(config)
+        read = None if weights is None else weights.config
+        corpus, tokenizer = self._corpus(config, weights)
         model = resolve_model(config.model, read=read, tokenizer_vocab_size=tokenizer.vocab_size)
         data = dataclasses.replace(config.data, batch_size=1)
         n_windows = self._once(
@@ -64,22 +70,26 @@ class Sense:
         plan = make_plan(config, model, n_windows=n_windows, world_size=self._world_size(config))
         return Outlook(steps=plan.steps, tokens=plan.steps * plan.tokens_per_step, flops=_flops(model, plan))
 
-    def _corpus(self, config: TrainConfig) -> tuple[Corpus, Tokenizer]:
+    def _corpus(self, config: TrainConfig, weights: "Weights | None") -> tuple[Corpus, Tokenizer]:
         def load() -> tuple[Corpus, Tokenizer]:
-            tokenizer = tokenizer_for(config.data, config.tokenizer)
+            if weights is None:
+                tokenizer = tokenizer_for(config.data, config.tokenizer)
+            else:
+                from gpt_pretrain.runs.pretrained import tokenizer_of
+
+                tokenizer = tokenizer_of(weights, config.weights, config.tokenizer, config.data)
             return load_corpus(config.data, tokenizer), tokenizer
 
         data = dataclasses.replace(config.data, batch_size=1, stride=None, order="seed", num_workers=0)
-        return self._once("corpus", (data, config.tokenizer), load)
+        return self._once("corpus", (data, config.tokenizer, config.weights), load)
 
-    def _weights(self, config: TrainConfig) -> ModelConfig | None:
-        def read() -> ModelConfig | None:
+    def _weights(self, config: TrainConfig) -> "Weights | None":
+        def read() -> "Weights | None":
             if config.weights.name == "scratch":
                 return None
             from gpt_pretrain.runs.pretrained import open_pretrained
 
-            weights = open_pretrained(config.weights, config.model)
-            return None if weights is None else weights.config
+            return open_pretrained(config.weights, config.model)
 
         return self._once("weights", (config.weights, config.model.n_heads), read)
 

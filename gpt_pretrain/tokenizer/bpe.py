@@ -83,7 +83,7 @@ class BPETokenizer(InSegments):
         if self.name == "gpt2":
             return _gpt2_files(self.special)
         return {
-            RANKS_FILE: _ranks_file(self.ranks),
+            RANKS_FILE: ranks_file(self.ranks),
             "tokenizer.json": to_json(_tokenizer_json(self.ranks, self.pattern, self.special)),
             "tokenizer_config.json": to_json(tokenizer_config(END_OF_TEXT)),
         }
@@ -144,7 +144,8 @@ def _gpt2_files(special: dict[str, int]) -> dict[str, bytes]:
     }
 
 
-def _ranks_file(ranks: dict[bytes, int]) -> bytes:
+def ranks_file(ranks: dict[bytes, int]) -> bytes:
+    """What `read_ranks` reads."""
     by_rank = sorted(ranks.items(), key=lambda item: item[1])
     return b"".join(base64.b64encode(token) + b" %d\n" % rank for token, rank in by_rank)
 

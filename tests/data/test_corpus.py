@@ -7,7 +7,8 @@ import pytest
 
 from gpt_pretrain.cli.compose import compose
 from gpt_pretrain.config import DataConfig, TokenizerConfig, TrainConfig
-from gpt_pretrain.data.corpus import check_same, check_windows, load_corpus, tokenizer_for
+from gpt_pretrain.data.corpus import check_same, check_windows, load_corpus
+from gpt_pretrain.data.learned import tokenizer_for
 from gpt_pretrain.data.windows import count_windows
 from gpt_pretrain.errors import InputError
 from gpt_pretrain.tokenizer import build_tokenizer

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import pydoc_data.topics
 import sys
 from types import SimpleNamespace
 
@@ -10,7 +11,8 @@ import pytest
 
 from gpt_pretrain.config import DataConfig
 from gpt_pretrain.data import fingerprints
-from gpt_pretrain.data.sources import PythonReference, alphabet_of, build_source
+from gpt_pretrain.data.python_reference import PythonReference, without_repeats
+from gpt_pretrain.data.sources import alphabet_of, build_source
 from gpt_pretrain.errors import ArtifactError, InputError
 
 
@@ -95,10 +97,25 @@ def test_what_is_no_address_of_the_verdict_is_an_input_error(cache, url):
         build_source(config, None, cache)
 
 
-def test_the_python_reference_is_one_document_of_the_same_text_every_time():
+def test_the_python_reference_is_a_document_a_topic_and_none_is_repeated_in_another():
     one, other = PythonReference(), PythonReference()
     assert one.fingerprint() == other.fingerprint()
-    assert len(list(one.documents(lambda n_bytes: None))) == 1
+    texts = ["".join(document) for document in one.documents(lambda n_bytes: None)]
+    topics = pydoc_data.topics.topics
+    assert set(texts) <= set(topics.values())
+    assert len(texts) > 50
+    assert sum(map(len, texts)) > 300_000
+    for text in texts:
+        lines = {line for other in texts if other is not text for line in other.splitlines()}
+        own = [line for line in text.splitlines() if len(line) > 30]
+        assert sum(line in lines for line in own) <= 0.6 * max(len(own), 5)
+    repeated = [name for name in topics if topics[name] not in texts]
+    assert "compound" in repeated  # the chapter that holds `if`, `for`, `try` and the rest
+
+
+def test_a_text_that_mostly_stands_in_others_is_left_out():
+    texts = {"b": "one\n\ntwo", "a": "one\n\ntwo\n\nthree three", "c": "one\n\ntwo\n\nfour", "d": "five"}
+    assert without_repeats(texts) == ["one\n\ntwo\n\nthree three", "five"]  # b is in a, c mostly in b
 
 
 def test_a_local_hugging_face_data_set_is_streamed(tmp_path, load, text_of):

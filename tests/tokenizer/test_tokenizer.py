@@ -23,10 +23,11 @@ from gpt_pretrain.tokenizer import (
     build_tokenizer,
     byte_lengths,
     decode,
+    learn_ranks,
     load_tokenizer,
     segmentation,
     segments,
-    settings_file,
+    tokenizer_files,
     tokenizer_fingerprint,
 )
 from gpt_pretrain.tokenizer.bpe import ENCODINGS, gpt2_ranks
@@ -60,7 +61,8 @@ def tokenizers():
     return [
         build_tokenizer("gpt2"),
         build_tokenizer("bytes"),
-        build_tokenizer(TokenizerConfig(name="characters"), alphabet=text),
+        build_tokenizer("trained", learn_ranks(["'ll the then  there\n\n é漢 é漢 19 19"] * 2, 290)),
+        build_tokenizer(TokenizerConfig(name="characters"), text),
     ]
 
 
@@ -193,7 +195,7 @@ def test_segments_are_as_long_as_documented():
 def test_characters_are_numbered_as_nanogpt_s_shakespeare_does():
     text = "hello there"
     stoi = {ch: i for i, ch in enumerate(sorted(set(text)))}  # nanoGPT, data/shakespeare_char/prepare.py
-    tokenizer = build_tokenizer(TokenizerConfig(name="characters"), alphabet=text)
+    tokenizer = build_tokenizer(TokenizerConfig(name="characters"), text)
     assert tokenizer.encode(text).tolist() == [stoi[c] for c in text]
     assert (tokenizer.end_of_text_id, tokenizer.vocab_size) == (len(stoi), len(stoi) + 1)
     with pytest.raises(InputError, match="lacks 'z'"):
@@ -220,10 +222,11 @@ def extra(name, tmp_path, **more):
         path = tmp_path / "tokenizer.json"
         learned.save(str(path))
         more |= {"path": str(path), "end_of_text": "</s>"}
-    return build_tokenizer(TokenizerConfig(name=name, **more), alphabet="helo wrd,漢字été<|x>")
+    learned = learn_ranks(["hello there, hello world"], 270) if name == "trained" else "helo wrd,漢字été<|x>"
+    return build_tokenizer(TokenizerConfig(name=name, **more), learned)
 
 
-ALL = ["gpt2", "tiktoken", "bytes", "characters", "huggingface"]
+ALL = ["gpt2", "tiktoken", "trained", "bytes", "characters", "huggingface"]
 
 
 @pytest.mark.parametrize("name", ALL)
@@ -242,7 +245,7 @@ def test_a_tokenizer_travels_in_its_files_and_transformers_reads_them(name, tmp_
     tokenizer = extra(name, tmp_path, special_tokens=["<|x|>"])
     folder = tmp_path / "checkpoint"
     folder.mkdir()
-    for file, content in (tokenizer.files() | {TOKENIZER_FILE: settings_file(tokenizer)}).items():
+    for file, content in tokenizer_files(tokenizer).items():
         (folder / file).write_bytes(content)
     text = "hello world, 漢字 hello"
     loaded = load_tokenizer(folder)
