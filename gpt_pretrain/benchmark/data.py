@@ -28,7 +28,11 @@ ALONE_MIB = 16  # of the text that tiktoken alone gets in each of its processes,
 ALONE_TIMES = 8  # over: processors run the first second or two faster than the rest
 
 
-@command("benchmark_data", BenchmarkDataConfig, example="python -m gpt_pretrain.benchmark.data size_mib=1024")
+@command(
+    "benchmark_data",
+    BenchmarkDataConfig,
+    examples={"python -m gpt_pretrain.benchmark.data size_mib=1024": "1 GiB of text"},
+)
 def benchmark_data(config: BenchmarkDataConfig, run: Path) -> None:
     """Tokenize made-up text and load it in batches: MB/s, memory and tokens/s beside those of others."""
     from gpt_pretrain.tokenizer.patterns import FASTER, GPT2
@@ -75,10 +79,10 @@ class Speed:
 
 def write_text(file: Path, n_bytes: int) -> int:
     """Paragraphs of the Python reference in ever new order, with numbers between them; returns the size."""
-    from gpt_pretrain.data.sources import PythonReference
+    from gpt_pretrain.data.python_reference import PythonReference
 
     draw = random.Random(0)
-    paragraphs = [p for p in PythonReference().text.split("\n\n") if p.strip()]
+    paragraphs = [p for p in "\n\n".join(PythonReference().topics).split("\n\n") if p.strip()]
     written = 0
     with file.open("wb") as stream:
         while written < n_bytes:

@@ -45,7 +45,7 @@ class BenchmarkDecodingConfig:
     tokens: int = number(64, at_least=1)  # new ones of each row, a turn
     rounds: int = number(5, at_least=1)  # turns of each engine
     checkpoint: str | None = path_to()  # also: the perplexity of each dtype of this model
-    debug: bool = False
+    debug: bool = False  # tracebacks instead of messages
 
     def check(self) -> None:
         pass
@@ -54,7 +54,9 @@ class BenchmarkDecodingConfig:
 @command(
     "benchmark_decoding",
     BenchmarkDecodingConfig,
-    example="python -m gpt_pretrain.benchmark.decoding model=gpt2_small rounds=3",
+    examples={
+        "python -m gpt_pretrain.benchmark.decoding model=gpt2_small rounds=3": "a smaller model, often"
+    },
 )
 def benchmark_decoding(config: BenchmarkDecodingConfig, run: Path) -> None:
     """Generate in turns with transformers, for each width of the weights; prints tokens a second."""
@@ -97,7 +99,7 @@ def print_perplexities(checkpoint: Path) -> None:
     from gpt_pretrain.decoding.scoring import token_logprobs
     from gpt_pretrain.decoding.text import encode
     from gpt_pretrain.loss import perplexity
-    from gpt_pretrain.runs.checkpoint import load_model
+    from gpt_pretrain.runs.pretrained import load_model
 
     for dtype in BYTES:
         model, tokenizer = load_model(checkpoint)

@@ -28,7 +28,9 @@ class BenchmarkConfig(TrainConfig):
 
 
 @command(
-    "benchmark", BenchmarkConfig, example="python -m gpt_pretrain.benchmark model=mini steps=20 rounds=5"
+    "benchmark",
+    BenchmarkConfig,
+    examples={"python -m gpt_pretrain.benchmark model=mini steps=20 rounds=5": "the median of five rounds"},
 )
 def benchmark(config: BenchmarkConfig, run: Path) -> None:
     """Time the trainer against a bare PyTorch loop on the same batches, in turn; prints seconds a step."""

@@ -15,7 +15,13 @@ from gpt_pretrain.sweep.trial import conclude_trial, goes_on, is_sweep, judge, r
 @command(
     "train",
     TrainConfig,
-    example="python train.py model=tiny optimizer.lr=1e-4 trainer.max_steps=100",
+    examples={
+        "python train.py": "a small model on the Python reference, in two minutes on a laptop",
+        "python train.py data=text_files data.path=books/": "on your own text",
+        "python train.py model=gpt2_small tokenizer=gpt2 trainer.max_steps=1000": "another size, for longer",
+        "python train.py -m optimizer=adamw,muon seed=1,2": "a sweep: four runs, one after another",
+        "python train.py resume=auto trainer.max_epochs=12": "go on with the newest run",
+    },
     rewrite=resume_arguments,
     outlive_reader=True,
     several=True,
@@ -42,7 +48,13 @@ def train_command(config: TrainConfig, run: Path) -> float | None:
 @command(
     "generate",
     GenerateConfig,
-    example="python generate.py prompt='Every effort' decoding=greedy",
+    examples={
+        "python generate.py prompt='The statement'": "continue it with the newest run's best checkpoint",
+        "python generate.py interactive=true": "prompts from the terminal",
+        "python generate.py checkpoint=exported decoding=top_p num_samples=3": "three texts, of any weights",
+        "python generate.py prompts_file=prompts.txt output=out.jsonl": "many prompts, into a file",
+        "python generate.py next_tokens=5 prompt='The'": "what the model expects next",
+    },
     rewrite=lambda arguments, conf: quoted(arguments),
 )
 def generate_command(config: GenerateConfig, run: Path) -> None:

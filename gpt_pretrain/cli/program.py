@@ -7,7 +7,7 @@ import functools
 import logging
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,9 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from gpt_pretrain.cli.help import help_text
+import gpt_pretrain
+from gpt_pretrain.cli.completion import completion
+from gpt_pretrain.cli.help import group_help, help_text
 from gpt_pretrain.cli.refusals import check_dashes, user_facing
 from gpt_pretrain.cli.resume import RECORDED
 from gpt_pretrain.cli.schemas import as_groups, config_dir, register_schemas
@@ -40,18 +42,18 @@ def command(
     config_name: str,
     root: type,
     *,
-    example: str,
+    examples: Mapping[str, str],
     rewrite: Callable[[list[str], Path], list[str]] = lambda arguments, conf: arguments,
     outlive_reader: bool = False,
     several: bool = False,
 ) -> Callable[[Callable[[Any, Path], float | None]], "Program"]:
     """Make `function(config, run)` a program: its settings are `conf/<config_name>.yaml`, typed as `root`.
 
-    `rewrite` sees the command line, and the folder of settings, before Hydra does. With `outlive_reader` the
-    work goes on when nobody reads what it prints, as in `| head`. With `several` it may be one of several
-    processes.
+    `examples` are command lines, each with what it does. `rewrite` sees the command line, and the folder of
+    settings, before Hydra does. With `outlive_reader` the work goes on when nobody reads what it prints: in
+    `| head`. With `several` it may be one of several processes.
     """
-    return lambda function: Program(function, config_name, root, example, rewrite, outlive_reader, several)
+    return lambda function: Program(function, config_name, root, examples, rewrite, outlive_reader, several)
 
 
 class Program:
@@ -62,14 +64,14 @@ class Program:
         function: Callable[[Any, Path], float | None],
         config_name: str,
         root: type,
-        example: str,
+        examples: Mapping[str, str],
         rewrite: Callable[[list[str], Path], list[str]],
         outlive_reader: bool,
         several: bool,
     ) -> None:
         functools.update_wrapper(self, function)
         self.function, self.config_name, self.root = function, config_name, root
-        self.example, self.rewrite = example, rewrite
+        self.examples, self.rewrite = examples, rewrite
         self.outlive_reader, self.several = outlive_reader, several
         self.composed = False
         self.failures: list[UserFacingError] = []  # of a run, or of each trial of a sweep
@@ -82,9 +84,13 @@ class Program:
         settle_streams(outlive_reader=self.outlive_reader)
         if logging.lastResort is not None:  # before Hydra sets handlers up
             logging.lastResort.setFormatter(Formatter())
-        if {"--help", "-h"} & set(sys.argv[1:]):
-            help_ = (self.function.__doc__ or "", self.example, self.config_name, self.root, config_dir())
-            show(help_text(*help_))
+        try:
+            answer = self._answer(sys.argv[1:])
+        except InputError as error:
+            _report(error)
+            sys.exit(error.exit_code)
+        if answer is not None:
+            show(answer)
             return
         os.environ["HYDRA_FULL_ERROR"] = "1"  # let errors reach us: their text is ours to write
         self.composed, self.failures = False, []
@@ -97,6 +103,17 @@ class Program:
             self._fail(error)
         if self.failures:
             sys.exit(max(failure.exit_code for failure in self.failures))
+
+    def _answer(self, arguments: list[str]) -> str | None:
+        """What is said to a question about the program; None where it is to run. Raises InputError."""
+        if {"--help", "-h"} & set(arguments):
+            groups = [word for word in arguments if not word.startswith("-") and "=" not in word]
+            if groups:
+                return group_help(groups[0], self.config_name, self.root)
+            return help_text(self.function.__doc__ or "", self.examples, self.config_name, self.root)
+        if "--version" in arguments:
+            return f"gpt_pretrain {gpt_pretrain.__version__}"
+        return completion(arguments, os.environ, self.config_name, self.root)
 
     def _start(self) -> None:
         """Hand the command line to Hydra, which calls `_task` once, or once a trial."""

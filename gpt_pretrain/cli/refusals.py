@@ -22,6 +22,7 @@ from gpt_pretrain.config import (
     ExportConfig,
     GenerateConfig,
     InspectConfig,
+    PlaygroundConfig,
     PlotConfig,
     PrepareConfig,
     TrainConfig,
@@ -41,6 +42,7 @@ PROGRAMS = {
     "gpt_pretrain.evaluate": EvaluateConfig,
     "gpt_pretrain.export": ExportConfig,
     "gpt_pretrain.prepare": PrepareConfig,
+    "gpt_pretrain.playground": PlaygroundConfig,
     "gpt_pretrain.inspect_data": InspectConfig,
     "gpt_pretrain.plot": PlotConfig,
 }
