@@ -15,12 +15,14 @@ OPENING = 8  # tokens of the validation text
 SEARCHED = 256  # of its tokens, for some that can be read back
 
 
-def prompt_for(tokenizer: Tokenizer, prompt: str, val: Tokens) -> str:
-    """`prompt` where the tokenizer can read it, else how the validation text begins."""
-    objection = _objection(tokenizer, prompt)
-    if objection is None:
+def prompt_for(tokenizer: Tokenizer, prompt: str | None, val: Tokens) -> str:
+    """`prompt` where there is one that the tokenizer can read, else how the validation text begins."""
+    objection = None if prompt is None else _objection(tokenizer, prompt)
+    if prompt is not None and objection is None:
         return prompt
     opening = _opening(tokenizer, val[: min(SEARCHED, len(val))].tolist())
+    if prompt is None:
+        return opening
     log.warning(
         "trainer.sample_prompt=%r: %s; samples begin with %r, trainer.sample_prompt=<text> changes it",
         *(prompt, objection, opening),

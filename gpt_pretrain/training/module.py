@@ -45,6 +45,7 @@ class GPTModule(L.LightningModule):
         self.optimizer_config, self.schedule_config = optimizer, schedule
         self.plan, self.draws, self.grad_clip = plan, draws, grad_clip
         self.val_bytes_per_token = val_bytes_per_token
+        self.measured_elsewhere = False  # Metrics says so; under a trainer of the user's own nobody does
         self.train_losses: list[Tensor] = []  # of the micro-steps since the last report, left on their device
         self.grad_norm: Tensor | None = None
         self.gradients_ready: Callable[[GPTModule], None] | None = None  # asked before they are clipped
@@ -57,12 +58,16 @@ class GPTModule(L.LightningModule):
     def on_fit_start(self) -> None:
         # A process group left over from an earlier run would make every rank see part of the batches only.
         assert self.trainer.world_size == self.plan.world_size
+        assert self.trainer.accumulate_grad_batches == self.plan.accumulate
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         with self.draws.forward(batch_idx, self.global_rank):
             logits = self.model(batch["inputs"])
         loss = next_token_loss(logits, batch["targets"])
-        self.train_losses.append(loss.detach())
+        if self.measured_elsewhere:
+            self.train_losses.append(loss.detach())
+        else:
+            self.log("train/loss", loss.detach(), prog_bar=True)
         return loss
 
     def on_validation_epoch_start(self) -> None:
@@ -88,7 +93,7 @@ class GPTModule(L.LightningModule):
         if len(losses) > 1:
             self.validated["train/eval_loss"] = losses[1]
         # for callbacks of the user's own, such as EarlyStopping
-        self.log("val/loss", losses[0], logger=False)
+        self.log("val/loss", losses[0], logger=not self.measured_elsewhere)
 
     def report(self) -> dict[str, float]:
         """Mean training loss since the last report, gradient norm, learning rate. Every rank must call it."""

@@ -119,7 +119,7 @@ def _steps(config: TrainConfig, tokens_per_step: int, steps_per_epoch: float) ->
             (trainer.max_tokens // tokens_per_step, Budget("trainer.max_tokens", trainer.max_tokens))
         )
     if trainer.max_epochs is not None or not budgets:
-        epochs = trainer.max_epochs or 1
+        epochs = trainer.max_epochs or config.data.epochs
         budgets.append((int(epochs * steps_per_epoch + 1e-6), Budget("trainer.max_epochs", epochs)))
     steps, budget = min(budgets, key=lambda entry: entry[0])
     if steps < 1:

@@ -15,8 +15,8 @@ from gpt_pretrain.data.corpus import (
     check_windows,
     epoch_windows,
     load_corpus,
-    tokenizer_for,
 )
+from gpt_pretrain.data.learned import tokenizer_for
 from gpt_pretrain.errors import ArtifactError, InputError
 from gpt_pretrain.runs.folders import find_checkpoints, newest_valid
 from gpt_pretrain.runs.foreign import read_json
@@ -37,8 +37,9 @@ SHAPE = ("vocab_size", "context_length", "emb_dim", "n_heads", "n_layers", "qkv_
 # The plan's share of it (stride, windows, tokens of a step) is compared as it comes out.
 DECIDE_BATCHES = {
     *("seed", "optimizer.name", "data.special_tokens", "data.split", "data.val_fraction"),
-    *("data.order", "trainer.draws"),
+    *("data.order", "trainer.draws", "tokenizer.vocab_size", "tokenizer.train_mb"),
 }
+HIGH_LR = 2e-3  # for weights that have learned already
 LARGEST_STATE = 64 << 20  # bytes of trainer_state.json
 
 
@@ -61,17 +62,23 @@ def preflight(config: TrainConfig, run: Path) -> Prepared:
     """Check the settings against data and machine. Raises InputError or ArtifactError within seconds."""
     forget()
     resume_from, changes = _resume_from(config, run), []
-    from gpt_pretrain.runs.pretrained import check_tokenizer, fitting_model, open_pretrained
+    from gpt_pretrain.runs.pretrained import fitting_model, open_pretrained, tokenizer_of
     from gpt_pretrain.training.first_sample import decoding_for, prompt_for  # torch takes seconds
 
-    tokenizer = tokenizer_for(config.data, config.tokenizer)
     if resume_from is None:
         start_from = open_pretrained(config.weights, config.model)
     else:
         changes = _changes(config, resume_from)
         start_from = _open_resumed(config, resume_from)
-    if start_from is not None:
-        check_tokenizer(start_from, config.weights, tokenizer)
+    if resume_from is None and start_from is not None and config.optimizer.lr > HIGH_LR:
+        log.warning(
+            "optimizer.lr=%g soon undoes what weights have learned: optimizer=adamw optimizer.lr=5e-5 suits",
+            config.optimizer.lr,
+        )
+    if start_from is None:
+        tokenizer = tokenizer_for(config.data, config.tokenizer)
+    else:
+        tokenizer = tokenizer_of(start_from, config.weights, config.tokenizer, config.data)
     model = fitting_model(start_from, config.model, tokenizer.vocab_size)
     corpus = load_corpus(config.data, tokenizer)
     check_windows(corpus, config.data, model.context_length)
@@ -91,7 +98,7 @@ def preflight(config: TrainConfig, run: Path) -> Prepared:
         resume_from=resume_from,
         first_step=first_step,
         changes=changes,
-        sample_prompt=prompt_for(tokenizer, config.trainer.sample_prompt, corpus.val),
+        sample_prompt=prompt_for(tokenizer, config.trainer.sample_prompt or config.data.prompt, corpus.val),
         sample_decoding=decoding_for(tokenizer, config.decoding),
     )
 

@@ -52,14 +52,12 @@ def train(
 
     Raises DivergedError where the loss is no number, StoppedError after a signal, then with the state saved.
     """
-    _quieten()
-    keep_freed_memory()
+    _begin(run)
     plan, machine, settings = prepared.plan, prepared.machine, config.trainer
     if (ended := _already_ended(prepared, run)) is not None:
         return ended
-    torch.manual_seed(config.seed)  # for the initial weights; step by step, draws are seeded anew
-    module = _build_module(config, prepared)
-    data = _build_data(config, prepared, module.draws)
+    module = build_module(config, prepared)
+    data = build_data(config, prepared, module.draws)
     stop = Stop(plan)
     parts = Parts(plan)
     metrics = Metrics(plan, stop, settings.log_every, parts, Layers() if config.logger.layers else None)
@@ -143,7 +141,9 @@ def _build_draws(config: TrainConfig, prepared: Prepared) -> Draws:
     return StepDraws(config.seed)
 
 
-def _build_module(config: TrainConfig, prepared: Prepared) -> GPTModule:
+def build_module(config: TrainConfig, prepared: Prepared) -> GPTModule:
+    """The LightningModule of a run, for `train` or for a trainer of your own."""
+    torch.manual_seed(config.seed)  # for the initial weights; step by step, draws are seeded anew
     model = _build_model(config, prepared)
     draws = _build_draws(config, prepared)  # the book's go on where the initial weights' have ended
     return GPTModule(
@@ -157,7 +157,8 @@ def _build_module(config: TrainConfig, prepared: Prepared) -> GPTModule:
     )
 
 
-def _build_data(config: TrainConfig, prepared: Prepared, draws: Draws) -> GPTDataModule:
+def build_data(config: TrainConfig, prepared: Prepared, draws: Draws) -> GPTDataModule:
+    """The LightningDataModule of a run; `draws` are the module's."""
     return GPTDataModule(
         prepared.corpus,
         config.data,
@@ -168,6 +169,12 @@ def _build_data(config: TrainConfig, prepared: Prepared, draws: Draws) -> GPTDat
         eval_train=config.trainer.eval_train,
         book=draws if config.data.order == "book" and isinstance(draws, BookDraws) else None,
     )
+
+
+def _begin(run: Path) -> None:
+    _quieten()
+    keep_freed_memory()
+    run.mkdir(parents=True, exist_ok=True)
 
 
 def _quieten() -> None:

@@ -3,6 +3,7 @@
 import math
 
 import pytest
+import torch
 
 from gpt_pretrain.training.callbacks.metrics import peak_flops
 from gpt_pretrain.training.callbacks.samples import Samples
@@ -15,18 +16,24 @@ pytestmark = pytest.mark.trains
 @pytest.mark.parametrize(
     ("gpu", "tera"),
     [
-        ("NVIDIA H100 80GB HBM3", 989),
+        ("NVIDIA H100 80GB HBM3", 989.4),
         ("NVIDIA H100 PCIe", 756),
         ("NVIDIA H200 NVL", 835),
         ("NVIDIA A100-SXM4-80GB", 312),
         ("NVIDIA L40S", 362),
         ("NVIDIA L40", 181),
         ("NVIDIA L4", 121),
+        ("NVIDIA A10G", 125),  # from here on Lightning's own table
+        ("NVIDIA GeForce RTX 3090", 35.6),
+        ("Tesla V100-SXM2-16GB", 125),  # in float16: it has no bfloat16
+        ("Tesla T4", 65),
+        ("NVIDIA GeForce GTX 1080", None),
     ],
 )
-def test_a_gpu_has_the_peak_of_its_own_data_sheet(gpu, tera):
-    assert peak_flops(gpu) == tera * 1e12
-    assert peak_flops("NVIDIA GeForce GTX 1080") is None
+def test_a_gpu_has_the_peak_of_its_own_data_sheet(gpu, tera, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: gpu)
+    assert peak_flops(torch.device("cuda")) == (None if tera is None else tera * 1e12)
+    assert peak_flops(torch.device("cpu")) is None
 
 
 def test_a_row_holds_everything_measured_and_follows_from_its_losses(tmp_path):

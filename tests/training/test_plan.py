@@ -9,7 +9,7 @@ SHAPE = ModelConfig(vocab_size=50257, context_length=256, emb_dim=8, n_heads=2, 
 
 
 def plan_for(*overrides: str, n_windows: int = 18, world_size: int = 1):
-    config = compose("train", TrainConfig, ["data.batch_size=2", *overrides])
+    config = compose("train", TrainConfig, ["data.batch_size=2", "data.epochs=1", *overrides])
     return make_plan(config, SHAPE, n_windows=n_windows, world_size=world_size)
 
 

@@ -1,12 +1,14 @@
 """What a run measures, handed to every logger: one row a logged step, evaluation included."""
 
 import dataclasses
+import warnings
 from dataclasses import dataclass
 from time import perf_counter
 from typing import Any
 
 import lightning as L
 import torch
+from lightning.fabric.utilities.throughput import get_available_flops
 
 from gpt_pretrain.training.callbacks.parts import Parts
 from gpt_pretrain.training.callbacks.rhythm import is_due, step_ended
@@ -18,18 +20,14 @@ from gpt_pretrain.training.metrics_csv import MetricsCSV
 from gpt_pretrain.training.module import GPTModule
 from gpt_pretrain.training.plan import Plan
 
-# Dense bfloat16 FLOP/s by the manufacturers' data sheets, without sparsity. The first entry that is a part of
-# the GPU's name counts, so the longer names come first.
+# Dense bfloat16 FLOP/s where Lightning's table lacks a GPU, takes it for another (an L40 for an L4), or has
+# its figure with sparsity. The first entry that is a part of the name counts, so the longer names come first.
 PEAK_FLOPS = {
     "H200 NVL": 835e12,
     "H200": 989e12,
     "H100 NVL": 835e12,
-    "H100 PCIe": 756e12,
-    "H100": 989e12,
-    "A100": 312e12,
     "L40S": 362e12,
     "L40": 181e12,
-    "L4": 121e12,
     "4090": 165e12,
 }
 
@@ -69,6 +67,10 @@ class Metrics(L.Callback):
         self._started: float | None = None
         self._tokens = 0
         self._pending: dict[str, float] = {}
+
+    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        assert isinstance(pl_module, GPTModule)
+        pl_module.measured_elsewhere = True
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         assert isinstance(pl_module, GPTModule)
@@ -156,7 +158,7 @@ class Metrics(L.Callback):
         rates = {"tokens_per_sec": tokens_per_sec}
         if (memory := memory_mb(module.device)) is not None:
             rates["memory_mb"] = memory
-        peak = peak_flops(torch.cuda.get_device_name(module.device)) if module.device.type == "cuda" else None
+        peak = peak_flops(module.device)
         if peak is not None:
             rates["mfu"] = tokens_per_sec * module.model.flops_per_token() / (peak * self.plan.world_size)
         return rates
@@ -174,6 +176,14 @@ class Metrics(L.Callback):
             logger.log_metrics(row, step)
 
 
-def peak_flops(gpu: str) -> float | None:
-    """FLOP/s of a GPU by its name, as CUDA has it; None where it is not in the table."""
-    return next((peak for part, peak in PEAK_FLOPS.items() if part in gpu), None)
+def peak_flops(device: torch.device) -> float | None:
+    """Dense bfloat16 FLOP/s of a GPU, float16 where it has no bfloat16; None where nobody says."""
+    if device.type != "cuda":
+        return None
+    name = torch.cuda.get_device_name(device)
+    for part, peak in PEAK_FLOPS.items():
+        if part in name:
+            return peak
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of a GPU that is not in the table
+        return get_available_flops(device, torch.bfloat16) or get_available_flops(device, torch.float16)
