@@ -14,6 +14,7 @@ if TYPE_CHECKING:  # torch takes seconds: whoever asks for help need not wait fo
     import numpy as np
 
     from gpt_pretrain.data.tokens import Tokens
+    from gpt_pretrain.generation.questions import Question
     from gpt_pretrain.model import GPTModel
     from gpt_pretrain.tokenizer import Tokenizer
 
@@ -31,15 +32,32 @@ class Score:
         return bits_per_byte(self.loss, self.n_bytes / self.n_tokens)
 
 
-@command("evaluate", EvaluateConfig, example="python -m gpt_pretrain.evaluate weights=gpt2 data=the_verdict")
+@command(
+    "evaluate",
+    EvaluateConfig,
+    examples={
+        "python -m gpt_pretrain.evaluate": "the newest run's best model on the default run's text",
+        "python -m gpt_pretrain.evaluate weights=gpt2 data=the_verdict": "OpenAI's GPT-2 on the story",
+        "python -m gpt_pretrain.evaluate choices=hellaswag_val.jsonl": "multiple choice, from a local file",
+        "python -m gpt_pretrain.evaluate cloze=lambada_test.jsonl": "the last word of each text",
+    },
+)
 def evaluate(config: EvaluateConfig, run: Path) -> None:
-    """Measure a model on a text: loss, perplexity and bits per byte of each split."""
+    """Measure a model on a text: loss, perplexity and bits per byte of each split; or on questions."""
     from gpt_pretrain.data.corpus import check_windows, load_corpus
     from gpt_pretrain.loss import perplexity
     from gpt_pretrain.runs.pretrained import load_pretrained, pick_device
 
-    model, tokenizer, source = load_pretrained(config.weights, config.model, config.checkpoint)
+    questions = _questions(config)  # before the weights: a mistake in the file shows at once
+    model, tokenizer, source = load_pretrained(
+        config.weights, config.model, config.tokenizer, config.checkpoint
+    )
     context_length = model.config.context_length
+    if questions:
+        model.to(pick_device(config.device))
+        show(f"{source}: {model.n_params():,} parameters", file=sys.stderr)
+        _ask(model, tokenizer, questions, config)
+        return
     corpus = load_corpus(config.data, tokenizer)
     check_windows(corpus, config.data, context_length)
     model.to(pick_device(config.device))
@@ -55,6 +73,33 @@ def evaluate(config: EvaluateConfig, run: Path) -> None:
                 f"{score.bits_per_byte:12.5f}{score.n_tokens:13,}",
                 flush=True,
             )
+
+
+def _questions(config: EvaluateConfig) -> "list[Question]":
+    from gpt_pretrain.generation.questions import read_choices, read_cloze
+
+    if config.choices:
+        return read_choices(config.choices)[: config.max_questions]
+    return read_cloze(config.cloze)[: config.max_questions] if config.cloze else []
+
+
+def _ask(
+    model: "GPTModel", tokenizer: "Tokenizer", questions: "list[Question]", config: EvaluateConfig
+) -> None:
+    from rich.progress import track
+
+    from gpt_pretrain.generation.questions import answer_choices, answer_cloze, score
+
+    asked = track(questions, "evaluating", transient=True, disable=not sys.stderr.isatty())
+    scored = [(question, score(model, tokenizer, question)) for question in asked]
+    result = answer_choices(scored) if config.choices else answer_cloze(scored)
+    shares = {"accuracy": result.accuracy, "accuracy by length": result.by_length}
+    for name, share in shares.items():
+        if share is not None:
+            show(f"{name:20}{share:8.4f}  +- {result.error(share):.4f}")
+    if result.perplexity is not None:
+        show(f"{'perplexity':20}{result.perplexity:8.3f}")
+    show(f"{'questions':20}{result.n:8,}")
 
 
 def measure(

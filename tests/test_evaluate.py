@@ -67,7 +67,7 @@ def test_the_token_between_two_documents_counts_in_the_loss_and_is_no_byte_of_te
 def test_evaluating_another_programs_weights_prints_a_table(typed):
     from gpt_pretrain.evaluate import evaluate
 
-    text = ["data=text_files", "data.path=text.txt"]
+    text = ["data=text_files", "data.path=text.txt", "tokenizer=bytes"]
     code, out, _ = typed(evaluate, "checkpoint=theirs", *text)
     assert code == 0
     header, train, val = (line.split() for line in out.splitlines())
@@ -82,7 +82,7 @@ def test_evaluating_another_programs_weights_prints_a_table(typed):
 def test_generation_continues_from_another_programs_weights(typed):
     from gpt_pretrain.cli.commands import generate_command
 
-    words = ["prompt=Every", "decoding=greedy", "decoding.max_new_tokens=3"]
+    words = ["prompt=Every", "tokenizer=bytes", "decoding=greedy", "decoding.max_new_tokens=3"]
     code, out, _ = typed(generate_command, "weights.path=theirs", *words)
     assert (code, out[:5]) == (0, "Every")
     assert typed(generate_command, "checkpoint=theirs/ckpt.pt", *words)[1] == out
@@ -92,11 +92,12 @@ def test_training_starts_from_another_programs_weights(typed, tmp_path):
     from gpt_pretrain.cli.commands import train_command
     from gpt_pretrain.evaluate import evaluate
 
-    code, out, _ = typed(evaluate, "checkpoint=theirs", "data=text_files", "data.path=text.txt", "split=val")
+    text = ["data=text_files", "data.path=text.txt"]
+    code, out, _ = typed(evaluate, "checkpoint=theirs", "tokenizer=bytes", "split=val", *text)
     before = float(out.split()[-4])
     settings = ["tokenizer=bytes", "trainer=cpu", "trainer.max_steps=1"]
     settings += ["trainer.precision=32-true"]  # as evaluate computes
-    settings += ["data=text_files", "data.path=text.txt", "logger=csv", "optimizer.lr=1e-9"]
+    settings += [*text, "logger=csv", "optimizer.lr=1e-9"]
     code, _, error = typed(
         train_command, "weights=checkpoint", "weights.path=theirs", "hydra.run.dir=run", *settings
     )
@@ -118,7 +119,8 @@ def test_openais_weights_give_the_books_losses(story):
     folder = os.environ.get("GPT_PRETRAIN_TEST_GPT2")
     if not folder or not Path(folder).is_dir():
         pytest.skip("OpenAI's 124M is not here: set GPT_PRETRAIN_TEST_GPT2 to its folder, in any format")
-    arguments = [f"checkpoint={folder}", "data=the_verdict", f"data.path={story}", "model.context_length=256"]
+    arguments = [f"checkpoint={folder}", "tokenizer=gpt2"]
+    arguments += ["data=the_verdict", f"data.path={story}", "model.context_length=256"]
     run = subprocess.run(
         [sys.executable, "-m", "gpt_pretrain.evaluate", *arguments], capture_output=True, text=True, cwd=ROOT
     )

@@ -14,35 +14,35 @@ ORDER = """
 errors
 terminal: text silence curve watching streams logs
 launch: launchers process
-config: fields habits paths words model weights data decoding optimizer schedule sweep trainer programs
-    border
+config: fields comments habits paths words model weights data decoding optimizer schedule sweep trainer
+    programs border
 loss
 model
-tokenizer: vocab segmentation patterns protocol bpe small tokenizer_json build
+tokenizer: vocab segmentation patterns protocol bpe small tokenizer_json learn build
+    folder
 download
 weights: protobuf crc32c stored table fit gpt2_sizes dialects pickled safetensors_file huggingface shape
     bundle read write fetch
 decoding: filters penalties key_values layout scoring picture choose continuation sequences beam
     contrastive loop text
-data: notes fingerprints kinds listing files gutenberg sources reading_bar tokens shards workers splits
-    marks token_cache token_files windows copies corpus order
-runs: foreign folders owner record checkpoint pretrained
-training: schedule optim plan metrics_csv plots page tensorboard loggers first_sample machine columns
+data: notes fingerprints kinds listing files gutenberg python_reference sources reading_bar tokens
+    shards workers splits marks token_cache learned token_files windows copies corpus order
+runs: foreign folders owner record model_card checkpoint pretrained
+training: schedule muon optim plan metrics_csv plots page tensorboard loggers first_sample machine columns
     provenance preflight opening layers draws datamodule module callbacks callbacks.rhythm callbacks.stop
     callbacks.parts callbacks.metrics callbacks.samples callbacks.progress_bar callbacks.verdict
     callbacks.checkpoints callbacks.profile report ending environment train
-generation: prompts next_tokens prompt_loop run
+generation: prompts next_tokens questions prompt_loop typing run
 sweep: refusals space record strategies trial version check search place ahead queue leaderboard pictures
     board workers course sweeper hydra_plugins.gpt_pretrain plugin
-cli: schemas help sweeps resume refusals compose program commands
+cli: schemas completion help sweeps resume refusals compose program commands
 evaluate
 export
+playground
 prepare
 inspect_data
 plot
 benchmark: training decoding data sweeping __main__
-benchmark_decoding
-benchmark_data
 __main__
 """
 

@@ -23,6 +23,7 @@ from gpt_pretrain.evaluate import evaluate
 from gpt_pretrain.export import export
 from gpt_pretrain.generation.prompts import quoted
 from gpt_pretrain.inspect_data import inspect_data
+from gpt_pretrain.playground import playground
 from gpt_pretrain.plot import plot
 from gpt_pretrain.prepare import prepare
 from gpt_pretrain.training.plan import make_plan
@@ -38,6 +39,7 @@ PROGRAMS = {
     "generate.py": commands.generate_command,
     "-m gpt_pretrain.evaluate": evaluate,
     "-m gpt_pretrain.export": export,
+    "-m gpt_pretrain.playground": playground,
     "-m gpt_pretrain.prepare": prepare,
     "-m gpt_pretrain.inspect_data": inspect_data,
     "-m gpt_pretrain.plot": plot,
@@ -92,7 +94,7 @@ def _trials(words: list[str]) -> list[list[str]]:
 def _compose(command: str) -> None:
     """Everything that a program checks before it reads a text or weights."""
     program, arguments = _program(_words(command))
-    if arguments in (["--help"], ["--cfg", "job"]):
+    if arguments in (["--help"], ["--help", "optimizer"], ["--cfg", "job"]) or arguments[:1] == ["-sc"]:
         return
     for words in _trials(arguments):
         words = quoted(words) if program is commands.generate_command else words

@@ -14,14 +14,14 @@ class DecodingConfig:
     Any stands where omegaconf has no type: it cannot merge `bool | str` or `str | list[str]`.
     """
 
-    max_new_tokens: int = number(50, at_least=1)
+    max_new_tokens: int = number(50, at_least=1)  # where nothing ends it before
     min_new_tokens: int = number(0, at_least=0)  # no end of text before these
     stop: Any = field(default_factory=list)  # a text or several: the new text ends before the first of them
     temperature: float = number(1.0, at_least=0)  # 0: the most likely token
     top_k: int | None = number(None, at_least=1)  # exactly k tokens stay
-    top_p: float | None = number(None, above=0, at_most=1)
+    top_p: float | None = number(None, above=0, at_most=1)  # the fewest that hold it together stay
     min_p: float | None = number(None, at_least=0, at_most=1)  # of the most likely token's probability
-    typical_p: float | None = number(None, above=0, at_most=1)
+    typical_p: float | None = number(None, above=0, at_most=1)  # as top_p, by typicality
     # of tokens in the prompt and in the new text
     repetition_penalty: float = number(1.0, at_least=1e-6, at_most=1e6)
     presence_penalty: float = number(0.0, at_least=-100, at_most=100)  # off a token that the new text has
@@ -32,11 +32,11 @@ class DecodingConfig:
     num_beams: int = number(1, at_least=1)  # above 1 and temperature 0: beam search; else beams are drawn
     # A beam's score is its log-probability / its length ** length_penalty.
     length_penalty: float = number(1.0, at_least=-10, at_most=10)
-    early_stopping: Any = field(default=False, metadata={"one_of": (False, True, "never")})
-    num_return_sequences: int = number(1, at_least=1)
+    early_stopping: Any = field(default=False, metadata={"one_of": (False, True, "never")})  # of beam search
+    num_return_sequences: int = number(1, at_least=1)  # continuations of each prompt
     penalty_alpha: float | None = number(None, at_least=0, at_most=1)  # contrastive search among top_k tokens
     slide: int = number(1, at_least=1)  # tokens the window moves by when the context is full
-    seed: int = number(0, at_least=0, at_most=2**63 - 1)
+    seed: int = number(0, at_least=0, at_most=2**63 - 1)  # of the draws
 
     def __post_init__(self) -> None:
         self.stop, self.banned_words = _texts(self.stop), _texts(self.banned_words)

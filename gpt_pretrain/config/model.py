@@ -11,13 +11,13 @@ from gpt_pretrain.errors import InputError
 class ModelConfig:
     """A complete model shape, in the book's words."""
 
-    vocab_size: int = number(at_least=1)
-    context_length: int = number(at_least=1)
-    emb_dim: int = number(at_least=1)
-    n_heads: int = number(at_least=1)
-    n_layers: int = number(at_least=1)
+    vocab_size: int = number(at_least=1)  # token ids
+    context_length: int = number(at_least=1)  # tokens a window
+    emb_dim: int = number(at_least=1)  # width
+    n_heads: int = number(at_least=1)  # of attention, in each layer
+    n_layers: int = number(at_least=1)  # blocks
     drop_rate: float = number(0.0, at_least=0, below=1)  # embeddings, attention weights and both shortcuts
-    qkv_bias: bool = True
+    qkv_bias: bool = True  # biases of query, key and value
     tie_weights: bool = True  # the output head is the token embedding
     init: str = one_of("gpt2", "torch")  # torch: PyTorch's own defaults, as in the book
 
@@ -27,14 +27,14 @@ class ModelSettings:
     """What the user says of the model. None: as the weights say, else as `ModelConfig` says."""
 
     vocab_size: int | None = number(None, at_least=1)  # neither given nor read: the tokenizer's
-    context_length: int | None = number(None, at_least=1)
-    emb_dim: int | None = number(None, at_least=1)
-    n_heads: int | None = number(None, at_least=1)
-    n_layers: int | None = number(None, at_least=1)
-    drop_rate: float | None = number(None, at_least=0, below=1)
-    qkv_bias: bool | None = None
-    tie_weights: bool | None = None
-    init: str | None = None
+    context_length: int | None = number(None, at_least=1)  # tokens a window
+    emb_dim: int | None = number(None, at_least=1)  # width, a multiple of n_heads
+    n_heads: int | None = number(None, at_least=1)  # of attention, in each layer
+    n_layers: int | None = number(None, at_least=1)  # blocks
+    drop_rate: float | None = number(None, at_least=0, below=1)  # dropout; else 0
+    qkv_bias: bool | None = None  # biases of query, key and value; else true
+    tie_weights: bool | None = None  # the output head is the token embedding; else true
+    init: str | None = None  # gpt2 or torch (the book's); else gpt2
 
 
 def resolve_model(

@@ -28,7 +28,7 @@ class TrainConfig:
     trainer: TrainerConfig
     logger: LoggerConfig
     sweep: SweepConfig = field(default_factory=SweepConfig)
-    seed: int = number(123, at_least=0, below=2**63)
+    seed: int = number(123, at_least=0, below=2**63)  # of the initial weights, the order and dropout
     resume: str | None = path_to()  # auto: the newest run; or a run's folder
     debug: bool = False  # tracebacks instead of messages
 
@@ -55,7 +55,7 @@ class TrainConfig:
                 f"data.order=book needs the book's draws, and trainer.draws={self.trainer.draws}: "
                 "set trainer.draws=book, or data.order=seed"
             )
-        if not self.trainer.sample_prompt:
+        if self.trainer.sample_prompt == "":
             raise InputError("trainer.sample_prompt is empty: give the text that samples begin with")
 
 
@@ -64,27 +64,28 @@ class GenerateConfig:
     model: ModelSettings
     weights: WeightsConfig
     decoding: DecodingConfig
-    prompt: str = "Every effort moves you"
+    tokenizer: TokenizerConfig = field(default_factory=TokenizerConfig)  # where none lies beside the weights
+    prompt: str | None = None  # None: how the run's own samples began
     prompts_file: str | None = path_to()  # one prompt a line; *.jsonl: objects with a prompt
     output: str | None = path_to(written=True)  # a *.jsonl file for the results, instead of the terminal
     interactive: bool = False  # read prompts from the terminal; /help lists what else it takes
     echo: bool = True  # print the prompt before its continuation
     num_samples: int = number(1, at_least=1)  # continuations of each prompt, with consecutive seeds
     next_tokens: int | None = number(None, at_least=1)  # only a table of the most likely next tokens
-    plot: str | None = path_to(
-        written=True
-    )  # only a picture of how temperature shapes their probabilities, *.png
+    # only a picture of how temperature shapes their probabilities, *.png
+    plot: str | None = path_to(written=True)
     score: str | None = None  # only the log-probability and perplexity of this text
     checkpoint: str | None = path_to()  # weights of any format, or a run; None: the newest run's best
     dtype: str = one_of("float32", "bfloat16", "int8")  # of the weights
     batch_size: int = number(16, at_least=1)  # prompts at a time
-    device: str = one_of("auto", "cpu", "cuda", "mps")
-    debug: bool = False
+    device: str = one_of("auto", "cpu", "cuda", "mps")  # what computes
+    debug: bool = False  # tracebacks instead of messages
 
     def check(self) -> None:
         self.weights.check()
+        self.tokenizer.check()
         self.decoding.check()
-        if not self.prompt:
+        if self.prompt == "":
             raise InputError(
                 "prompt is empty: give at least one character, as in prompt='Every effort moves you'"
             )
@@ -113,13 +114,22 @@ class EvaluateConfig:
     model: ModelSettings
     weights: WeightsConfig
     data: DataConfig
+    tokenizer: TokenizerConfig = field(default_factory=TokenizerConfig)  # where none lies beside the weights
     checkpoint: str | None = path_to()  # weights of any format, or a run; None: the newest run's best
-    split: str = one_of("both", "train", "val")
-    device: str = one_of("auto", "cpu", "cuda", "mps")
-    debug: bool = False
+    split: str = one_of("both", "train", "val")  # of the text, what is measured
+    choices: str | None = path_to()  # instead of a text: a .jsonl of multiple choice, as HellaSwag's
+    cloze: str | None = (
+        path_to()
+    )  # instead of a text: a .jsonl of texts whose last word is asked, as LAMBADA's
+    max_questions: int | None = number(None, "all of them", at_least=1)  # of choices or cloze
+    device: str = one_of("auto", "cpu", "cuda", "mps")  # what computes
+    debug: bool = False  # tracebacks instead of messages
 
     def check(self) -> None:
         self.weights.check()
+        self.tokenizer.check()
+        if self.choices and self.cloze:
+            raise InputError("choices and cloze are measured one at a time: leave one of them out")
         self.data.check()
 
 
@@ -127,14 +137,16 @@ class EvaluateConfig:
 class ExportConfig:
     model: ModelSettings
     weights: WeightsConfig
+    tokenizer: TokenizerConfig = field(default_factory=TokenizerConfig)  # where none lies beside the weights
     checkpoint: str | None = path_to()  # weights of any format, or a run; None: the newest run's best
-    format: str = one_of("huggingface", "book", "openai")
+    format: str = one_of("huggingface", "book", "openai")  # of the folder; openai: TensorFlow
     out: str | None = path_to(written=True)  # a new folder
     max_shard_mb: int | None = number(None, at_least=1)  # 10^6 bytes a file; None: one file
-    debug: bool = False
+    debug: bool = False  # tracebacks instead of messages
 
     def check(self) -> None:
         self.weights.check()
+        self.tokenizer.check()
         if not self.out:
             raise InputError("out is not set: name a new folder, as in out=exported")
 
@@ -143,8 +155,8 @@ class ExportConfig:
 class PlotConfig:
     runs: Any = "outputs"  # a run's folder, one that holds runs, a glob, or a list of these
     out: str = path_to(written=True, default="plots")  # a folder for the pictures
-    format: str = one_of("both", "png", "svg")
-    debug: bool = False
+    format: str = one_of("both", "png", "svg")  # of each picture
+    debug: bool = False  # tracebacks instead of messages
 
     def paths(self) -> list[str]:
         return [self.runs] if isinstance(self.runs, str) else list(self.runs)
@@ -155,6 +167,24 @@ class PlotConfig:
             raise InputError(f"runs={self.runs}: give folders, as in runs=outputs or runs=[outputs,multirun]")
         if not self.out:
             raise InputError("out is empty: name a folder for the pictures")
+
+
+@dataclass(kw_only=True, slots=True)
+class PlaygroundConfig:
+    model: ModelSettings
+    weights: WeightsConfig
+    tokenizer: TokenizerConfig = field(default_factory=TokenizerConfig)  # where none lies beside the weights
+    decoding: DecodingConfig  # where the sliders stand at first
+    checkpoint: str | None = path_to()  # weights of any format, or a run; None: the newest run's best
+    compare: str | None = path_to()  # another one, beside it
+    port: int = number(7860, at_least=1, at_most=65535)  # of this machine alone, 127.0.0.1
+    device: str = one_of("auto", "cpu", "cuda", "mps")  # what computes
+    debug: bool = False  # tracebacks instead of messages
+
+    def check(self) -> None:
+        self.weights.check()
+        self.tokenizer.check()
+        self.decoding.check()
 
 
 @dataclass(kw_only=True, slots=True)
@@ -175,8 +205,8 @@ class InspectConfig:
     tokenizer: TokenizerConfig
     windows: int = number(3, at_least=0)  # how many are shown
     world_size: int = number(1, at_least=1)  # devices that a step's batch is spread over
-    seed: int = number(123, at_least=0)
-    debug: bool = False
+    seed: int = number(123, at_least=0)  # of the initial weights, the order of the text and dropout
+    debug: bool = False  # tracebacks instead of messages
 
     def check(self) -> None:
         self.data.check()
@@ -190,10 +220,9 @@ class BenchmarkDataConfig:
     model: ModelSettings  # whose training speed the loader is compared with
     size_mib: int = number(64, at_least=1)  # text to tokenize; the text is made up and deleted afterwards
     workers: int | None = number(None, at_least=1)  # None: one a core
-    folder: str | None = path_to(
-        written=True
-    )  # where the text and the tokens are written; None: a temporary one
-    debug: bool = False
+    # where the text and the tokens are written; None: a temporary one
+    folder: str | None = path_to(written=True)
+    debug: bool = False  # tracebacks instead of messages
 
     def check(self) -> None:
         pass

@@ -11,11 +11,11 @@ from gpt_pretrain.errors import InputError
 class SweepConfig:
     """What `-m` does with the values that it is given. A single run takes nothing of it."""
 
-    strategy: str = one_of("grid", "random", "tpe", "cmaes")
+    strategy: str = one_of("grid", "random", "tpe", "cmaes")  # how points are chosen
     trials: int | None = number(None, "every point, or 20 where there is no end of them", at_least=1)
     seed: int = number(0, at_least=0)  # of the points that are drawn
     jobs: int = number(1, at_least=1)  # trials at a time on this machine
-    prune: str = one_of("none", "median", "halving")
+    prune: str = one_of("none", "median", "halving")  # which trials are given up
     prune_at: list[int] = field(default_factory=list)  # optimizer steps; empty: from a ninth of a run on
     reduction: int = number(3, at_least=2)  # halving: one of so many goes on
     impossible: str = one_of("record", "skip", "refuse")  # points that cannot work, found before the start

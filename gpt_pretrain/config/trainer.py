@@ -11,25 +11,25 @@ from gpt_pretrain.errors import InputError
 class TrainerConfig:
     """Machine, budget and rhythm. The first budget used up ends the run; without any, one epoch does."""
 
-    accelerator: str = one_of("auto", "cpu", "gpu", "mps")
+    accelerator: str = one_of("auto", "cpu", "gpu", "mps")  # what computes
     devices: int | None = number(None, "every GPU, or one CPU process", at_least=1)  # per node
-    num_nodes: int | None = number(None, "as the launcher says, else one", at_least=1)
-    precision: str = one_of("auto", "32-true", "bf16-mixed", "bf16-true", "16-mixed")
+    num_nodes: int | None = number(None, "as the launcher says, else one", at_least=1)  # machines
+    precision: str = one_of("auto", "32-true", "bf16-mixed", "bf16-true", "16-mixed")  # of arithmetic
     compile: bool = False  # torch.compile, block by block
-    max_epochs: float | None = number(None, "no such limit", above=0)
+    max_epochs: float | None = number(None, "no such limit", above=0)  # passes over the text
     max_steps: int | None = number(None, "no such limit", at_least=1)  # optimizer steps
     max_tokens: int | None = number(None, "no such limit", at_least=1)  # all devices together
     global_batch_tokens: int | None = number(None, "no accumulation", at_least=1)  # tokens a step
     draws: str = one_of("step", "book")  # of dropout: a seed a step; book: one generator that runs on
     grad_clip: float | None = number(1.0, "no clipping", above=0)  # largest gradient norm
     log_every: int = number(10, at_least=1)  # optimizer steps, like all that follow
-    eval_every: int | None = number(None, "ten times a run", at_least=1)
+    eval_every: int | None = number(None, "ten times a run", at_least=1)  # between evaluations
     eval_first: int | None = number(None, "eval_every", at_least=1)  # 1 and 5: after 1, 6, 11, ...
     eval_batches: int | None = number(None, "all", at_least=1)  # a device, of each evaluated split
     eval_train: bool = False  # measure the training split without dropout too, as the book does
-    sample_every: int | None = number(None, "at every evaluation", at_least=1)
-    sample_prompt: str = "Every effort moves you"
-    checkpoint_every: int | None = number(None, "only the best and the last", at_least=1)
+    sample_every: int | None = number(None, "at every evaluation", at_least=1)  # between samples
+    sample_prompt: str | None = None  # None: data.prompt, else how the validation text begins
+    checkpoint_every: int | None = number(None, "only the best and the last", at_least=1)  # between them
     keep_best: bool = True  # also save whenever the validation loss is the lowest so far
     keep_last: int = number(2, at_least=1)  # older ones are deleted, the best one never
     profile: bool = False  # write a trace of five steps and print the operations that took longest

@@ -15,8 +15,9 @@ class WeightsConfig:
     source: str = one_of("auto", "huggingface", "openai")  # gpt2 without a path: where it is downloaded from
     offline: bool = False  # never touch the network
     sha256: str | None = None  # of the downloaded file of weights, beside what its server declares
-    # Base addresses, tried in this order: a mirror goes before the original.
+    # base addresses, tried in this order: a mirror goes before the original
     huggingface_urls: list[str] = field(default_factory=lambda: ["https://huggingface.co"])
+    # the same for OpenAI's files
     openai_urls: list[str] = field(
         default_factory=lambda: ["https://openaipublic.blob.core.windows.net/gpt-2/models"]
     )

@@ -1,9 +1,7 @@
 """The prompt loop: text in, its continuation out, settings changed on the fly."""
 
-import contextlib
 import dataclasses
 import json
-import sys
 from collections.abc import Callable, Iterator
 
 from omegaconf import OmegaConf
@@ -52,25 +50,6 @@ def converse(stream: Stream, config: DecodingConfig, lines: Iterator[str]) -> No
             show(f"error: {error}")
             continue
         settings = dataclasses.replace(settings, seed=settings.seed + 1)
-
-
-def typed_lines() -> Iterator[str]:
-    """Lines from the terminal, with a history and arrow keys, or from a pipe."""
-    on_terminal = sys.stdin.isatty()
-    sys.stdin.reconfigure(errors="surrogateescape")  # type: ignore[union-attr]  # `encode` knows what to do
-    if on_terminal:
-        with contextlib.suppress(ImportError):  # Windows has none
-            import readline  # noqa: F401 - input() uses it once it is imported
-        show("type a text to continue, or /help", file=sys.stderr)
-    while True:
-        try:
-            yield input("> " if on_terminal else "")
-        except EOFError:
-            if on_terminal:
-                show(file=sys.stderr)  # the shell begins a line of its own
-            return
-        except KeyboardInterrupt:
-            show("\n(Ctrl-D or /quit ends)", file=sys.stderr)
 
 
 def _written(pieces: Iterator[str]) -> str:

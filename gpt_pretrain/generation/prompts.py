@@ -8,6 +8,8 @@ from typing import Any
 
 from gpt_pretrain.config.words import SWEEP, word
 from gpt_pretrain.errors import InputError
+from gpt_pretrain.runs.foreign import read_yaml
+from gpt_pretrain.runs.record import SETTINGS
 
 _TEXTS = ("prompt", "score", "decoding.stop", "decoding.banned_words")
 _QUOTED = re.compile(r"""(['"])(?:\\.|(?!\1)[^\\])*\1""", re.DOTALL)
@@ -62,6 +64,18 @@ def _from_json(line: str, place: str) -> str:
     if not isinstance(prompt, str):
         raise InputError(f'{place} has no text as its prompt: write {{"prompt": "..."}}')
     return prompt
+
+
+def recorded_prompt(checkpoint: Path) -> str:
+    """How samples of the run began whose checkpoint this is; of other weights the book's first words."""
+    file = checkpoint / SETTINGS
+    settings = read_yaml(file) if file.is_file() else {}
+    for section, name in (("trainer", "sample_prompt"), ("data", "prompt")):
+        values = settings.get(section)
+        prompt = values.get(name) if isinstance(values, dict) else None
+        if prompt and isinstance(prompt, str):
+            return prompt
+    return "Every effort moves you"
 
 
 def check_writable(key: str, path: str, suffix: str) -> None:

@@ -10,12 +10,14 @@ import torch
 
 from gpt_pretrain.config import DecodingConfig, GenerateConfig
 from gpt_pretrain.data.marks import own_mark
+from gpt_pretrain.data.sources import cache_dir
 from gpt_pretrain.decoding.continuation import Continuation
 from gpt_pretrain.decoding.layout import for_generation
 from gpt_pretrain.decoding.text import encode, generate_texts, stream_text, written
 from gpt_pretrain.generation.next_tokens import next_token_table, plot_temperatures, score_text
-from gpt_pretrain.generation.prompt_loop import converse, typed_lines
-from gpt_pretrain.generation.prompts import check_writable, json_line, read_prompts
+from gpt_pretrain.generation.prompt_loop import converse
+from gpt_pretrain.generation.prompts import check_writable, json_line, read_prompts, recorded_prompt
+from gpt_pretrain.generation.typing import typed_lines
 from gpt_pretrain.model import GPTModel
 from gpt_pretrain.runs.pretrained import load_pretrained, pick_device
 from gpt_pretrain.terminal.text import show
@@ -24,25 +26,29 @@ from gpt_pretrain.tokenizer import Tokenizer
 
 def generate(config: GenerateConfig) -> None:
     """What `config` asks for: continuations of the prompts, or a table, a picture or a score."""
-    prompts = read_prompts(config.prompts_file) if config.prompts_file else [config.prompt]
+    prompts = read_prompts(config.prompts_file) if config.prompts_file else []
     if config.output:
         check_writable("output", config.output, ".jsonl")
     if config.plot:
         check_writable("plot", config.plot, ".png")
     device = pick_device(config.device)
-    model, tokenizer = _load(config, device)
+    model, tokenizer, source = _load(config, device)
+    if config.prompt is None:
+        config = dataclasses.replace(config, prompt=recorded_prompt(source))
+    assert config.prompt is not None
+    prompts = prompts or [config.prompt]
     if any((mark := own_mark(tokenizer)) in prompt for prompt in prompts):
         _note(f"{mark} in a prompt is read as text, not as the end of one")
     try:
         if config.score is not None:
             show(score_text(model, tokenizer, config.score))
         elif config.next_tokens or config.plot:
-            _inspect(model, tokenizer, config)
+            _inspect(model, tokenizer, config.prompt, config)
         elif config.interactive:
             converse(
                 lambda prompt, decoding: stream_text(model, tokenizer, prompt, decoding),
                 config.decoding,
-                typed_lines(),
+                typed_lines(cache_dir() / "prompts"),
             )
         elif config.output:
             _write_rows(model, tokenizer, prompts, config, Path(config.output))
@@ -53,18 +59,20 @@ def generate(config: GenerateConfig) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def _load(config: GenerateConfig, device: torch.device) -> tuple[GPTModel, Tokenizer]:
-    """The model, ready to generate, and its tokenizer."""
-    model, tokenizer, source = load_pretrained(config.weights, config.model, config.checkpoint)
+def _load(config: GenerateConfig, device: torch.device) -> tuple[GPTModel, Tokenizer, Path]:
+    """The model, ready to generate, its tokenizer, and where they were read from."""
+    model, tokenizer, source = load_pretrained(
+        config.weights, config.model, config.tokenizer, config.checkpoint
+    )
     _note(f"from {source}")
-    return for_generation(model.to(device), config.dtype), tokenizer
+    return for_generation(model.to(device), config.dtype), tokenizer, source
 
 
-def _inspect(model: GPTModel, tokenizer: Tokenizer, config: GenerateConfig) -> None:
+def _inspect(model: GPTModel, tokenizer: Tokenizer, prompt: str, config: GenerateConfig) -> None:
     if config.next_tokens:
-        show(next_token_table(model, tokenizer, config.prompt, config.next_tokens))
+        show(next_token_table(model, tokenizer, prompt, config.next_tokens))
     if config.plot:
-        plot_temperatures(model, tokenizer, config.prompt, config.next_tokens or 10, Path(config.plot))
+        plot_temperatures(model, tokenizer, prompt, config.next_tokens or 10, Path(config.plot))
         _note(f"wrote {config.plot}")
 
 

@@ -20,7 +20,7 @@ FIGURE = r"[\d,]*\.?\d+"
     [
         ("benchmark model=tiny steps=2 rounds=1", [f"median trainer/bare {FIGURE}"]),
         (
-            "benchmark_data model=tiny size_mib=1",
+            "benchmark.data model=tiny size_mib=1",
             [
                 f"{FIGURE}% by the clock and {FIGURE}% by processor time of the .* of tiktoken alone",
                 f"{FIGURE} MiB at most, all processes together",
@@ -28,7 +28,7 @@ FIGURE = r"[\d,]*\.?\d+"
             ],
         ),
         (
-            "benchmark_decoding model=tiny rounds=1 tokens=4",
+            "benchmark.decoding model=tiny rounds=1 tokens=4",
             [f"memory {FIGURE} GB/s", f" 1 +4 +int8 +{FIGURE} +float32 +{FIGURE} +{FIGURE} +4.0 +{FIGURE}%"],
         ),
     ],

@@ -68,7 +68,7 @@ def test_the_names_that_scripts_depend_on_exist():
         ("+model.n_layr=2", "model.n_layr: no such setting, did you mean model.n_layers?"),
         ("modle=tiny", "modle: no such setting or group, did you mean model?"),
         ("model=gpt2_smal", "model=gpt2_smal: no such option, did you mean gpt2_small?"),
-        ("optimizer.momentum=0.5", "optimizer.momentum belongs to optimizer=sgd and optimizer=muon"),
+        ("schedule.decay_share=0.5", "schedule.decay_share belongs to schedule=wsd"),
         ("optimizer.name=sgd", "optimizer.name=sgd cannot be set by itself: choose optimizer=sgd"),
         ("model.n_layers=abc", "model.n_layers: Value 'abc' of type 'str' could not be converted to Integer"),
         ("~optimizer.lr", "optimizer.lr"),
@@ -81,7 +81,7 @@ def test_the_names_that_scripts_depend_on_exist():
         ("decoding.temperature=-1", "decoding.temperature=-1.0 is out of range: it must be at least 0"),
         ("decoding.top_k=0", "decoding.top_k=0 is out of range: it must be at least 1"),
         ("trainer.precision=bf16", "trainer.precision=bf16 is none of"),
-        ("schedule.min_lr=1", "schedule.min_lr=1 exceeds the peak optimizer.lr=0.001"),
+        ("schedule.min_lr=1", "schedule.min_lr=1 exceeds the peak optimizer.lr=0.01"),
         ("data=text_files", "data.path is not set"),
         ("weights=checkpoint", "weights.path is not set"),
     ],
@@ -170,9 +170,9 @@ def test_without_arguments_mini_learns_from_the_python_reference():
     mini = compose("train", TrainConfig, ["model=mini"]).model
     assert config.model == mini
     assert (config.data.source, config.tokenizer.name, config.weights.name) == (
-        *("python_reference", "gpt2", "scratch"),
+        *("python_reference", "trained", "scratch"),
     )
-    assert (config.optimizer.name, config.schedule.name) == ("adamw", "cosine")
+    assert (config.optimizer.name, config.schedule.name) == ("muon", "cosine")
 
 
 @pytest.mark.parametrize("root", [TrainConfig, GenerateConfig, *dict(sections(TrainConfig)).values()])

@@ -1,12 +1,14 @@
 """The prompt loop, with a model that answers by telling what it was asked."""
 
 import io
+from pathlib import Path
 
 import pytest
 
 from gpt_pretrain.config import DecodingConfig
 from gpt_pretrain.errors import InputError
-from gpt_pretrain.generation.prompt_loop import converse, typed_lines
+from gpt_pretrain.generation.prompt_loop import converse
+from gpt_pretrain.generation.typing import typed_lines
 
 
 @pytest.fixture
@@ -85,7 +87,7 @@ def test_a_setting_is_shown_as_it_can_be_typed_and_takes_the_place_of_the_old_on
 
 def test_lines_of_a_pipe_may_be_no_utf_8(monkeypatch):
     monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"a\xff\nb\n"), encoding="utf-8"))
-    assert list(typed_lines()) == ["a\udcff", "b"]
+    assert list(typed_lines(Path("history"))) == ["a\udcff", "b"]
 
 
 def test_a_text_that_the_tokenizer_lacks_ends_neither_the_loop_nor_the_text_so_far(capsys):

@@ -1,0 +1,167 @@
+"""python -m gpt_pretrain.playground: a page in the browser where a model, or two, continue what one types."""
+
+import dataclasses
+import html
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from gpt_pretrain.cli.program import command
+from gpt_pretrain.config import DecodingConfig, PlaygroundConfig
+from gpt_pretrain.errors import InputError
+from gpt_pretrain.terminal.text import show
+
+if TYPE_CHECKING:  # torch takes seconds: whoever asks for help need not wait for it
+    from gpt_pretrain.model import GPTModel
+    from gpt_pretrain.tokenizer import Tokenizer
+
+N_BARS = 12
+Loaded = tuple["GPTModel", "Tokenizer", str]  # and what it is called on the page
+
+
+@command(
+    "playground",
+    PlaygroundConfig,
+    examples={
+        "python -m gpt_pretrain.playground": "the newest run's best model",
+        "python -m gpt_pretrain.playground checkpoint=a compare=b": "two models side by side",
+    },
+)
+def playground(config: PlaygroundConfig, run: Path) -> None:
+    """Try a model in the browser: a prompt, sliders, text as it streams, what comes next by probability."""
+    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # the page and the program ask nobody outside
+    try:
+        import gradio
+    except ImportError as error:
+        raise InputError("the playground needs gradio: pip install 'gpt_pretrain[playground]'") from error
+    page = build_page(gradio, load(config), config.decoding)
+    show(f"http://127.0.0.1:{config.port} (Ctrl-C ends it)", flush=True)
+    try:
+        page.launch(
+            server_name="127.0.0.1", server_port=config.port, share=False, quiet=True, **looks(gradio)
+        )
+    except OSError as error:
+        raise InputError(f"port={config.port} cannot be used ({error}): give another") from error
+
+
+def load(config: PlaygroundConfig) -> list[Loaded]:
+    """The model, and the one to compare it with."""
+    from gpt_pretrain.runs.pretrained import load_pretrained, pick_device
+
+    loaded: list[Loaded] = []
+    for checkpoint in (config.checkpoint, config.compare):
+        if checkpoint is None and loaded:
+            break
+        model, tokenizer, source = load_pretrained(config.weights, config.model, config.tokenizer, checkpoint)
+        loaded.append((model.to(pick_device(config.device)), tokenizer, str(source)))
+    return loaded
+
+
+def settings_of(first: DecodingConfig, values: dict[str, Any]) -> DecodingConfig:
+    """The settings of the sliders above those of the command line; a filter at its end is off.
+
+    Raises InputError where they exclude each other.
+    """
+    off = {"top_k": 0, "top_p": 1.0, "min_p": 0.0}
+    given: dict[str, Any] = {
+        name: None if name in off and value == off[name] else type(off.get(name, value))(value)
+        for name, value in values.items()
+    }
+    settings = dataclasses.replace(first, **given)
+    settings.check()
+    return settings
+
+
+def bars(loaded: Loaded, text: str, settings: DecodingConfig) -> str:
+    """The likeliest next tokens under the temperature and the filters, as bars; and as they are without."""
+    import torch
+
+    from gpt_pretrain.decoding.choose import distribution
+    from gpt_pretrain.decoding.scoring import next_token_logits
+    from gpt_pretrain.decoding.text import encode
+    from gpt_pretrain.tokenizer import decode
+
+    model, tokenizer, _ = loaded
+    token_ids = encode(tokenizer, text) or [tokenizer.end_of_text_id]
+    logits = next_token_logits(model, token_ids)
+    plain = logits.softmax(-1)
+    if settings.temperature == 0:  # the most likely one, always
+        chosen = torch.nn.functional.one_hot(logits.argmax(), len(logits)).float()
+    else:
+        chosen = distribution(logits[None], settings)[0].float()
+    lines = []
+    for id_ in chosen.topk(min(N_BARS, len(chosen))).indices.tolist():
+        token = html.escape(repr(decode(tokenizer, [id_])))
+        lines.append(
+            f"<tr><td><code>{token}</code></td>"
+            f'<td style="width:60%"><div style="background:#27d;height:0.8em;width:{chosen[id_]:.2%}"></div>'
+            f'<div style="background:#bbb;height:0.3em;width:{plain[id_]:.2%}"></div></td>'
+            f"<td>{chosen[id_]:.4f}</td></tr>"
+        )
+    head = "<tr><th>next token</th><th>drawn with (grey: without settings)</th><th></th></tr>"
+    return f'<table style="width:100%">{head}{"".join(lines)}</table>'
+
+
+def written(loaded: Loaded, prompt: str, settings: DecodingConfig) -> Iterator[tuple[str, str]]:
+    """The text as it grows, with the bars of what comes next: first of the prompt, last of the whole."""
+    from gpt_pretrain.decoding.text import stream_text
+
+    model, tokenizer, _ = loaded
+    text = prompt
+    yield text, bars(loaded, text, settings)
+    for piece in stream_text(model, tokenizer, prompt, settings):
+        text += piece
+        yield text, bars(loaded, text, settings)
+
+
+def build_page(gradio: Any, models: list[Loaded], first: DecodingConfig) -> Any:
+    """The page: prompt and sliders, then a column a model."""
+    with gradio.Blocks(title="gpt_pretrain", analytics_enabled=False) as page:
+        prompt = gradio.Textbox("The statement", label="prompt", lines=3, elem_id="prompt")
+        with gradio.Row():
+            sliders = {
+                "temperature": gradio.Slider(0, 2, first.temperature, step=0.05, label="temperature"),
+                "top_k": gradio.Slider(0, 200, first.top_k or 0, step=1, label="top_k (0: off)"),
+                "top_p": gradio.Slider(0.01, 1, first.top_p or 1, step=0.01, label="top_p (1: off)"),
+                "min_p": gradio.Slider(0, 1, first.min_p or 0, step=0.01, label="min_p (0: off)"),
+            }
+            sliders |= {
+                "repetition_penalty": gradio.Slider(
+                    1, 2, first.repetition_penalty, step=0.05, label="repetition_penalty"
+                ),
+                "max_new_tokens": gradio.Slider(1, 500, first.max_new_tokens, step=1, label="max_new_tokens"),
+                "seed": gradio.Number(first.seed, precision=0, label="seed"),
+            }
+        button = gradio.Button("write", variant="primary", elem_id="write")
+        outputs = []
+        with gradio.Row():
+            for number, (_, _, name) in enumerate(models):
+                with gradio.Column(min_width=320):
+                    gradio.Markdown(f"`{name.replace('`', ' ')}`")
+                    outputs.append(gradio.Textbox(label="text", lines=10, elem_id=f"text{number}"))
+                    outputs.append(gradio.HTML(elem_id=f"bars{number}"))
+
+        def write(prompt: str, *values: Any) -> Iterator[list[str]]:
+            try:
+                settings = settings_of(first, dict(zip(sliders, values, strict=True)))
+                columns = [("", "")] * len(models)
+                for number, model in enumerate(models):
+                    for columns[number] in written(model, prompt, settings):
+                        yield [part for column in columns for part in column]
+            except InputError as error:
+                raise gradio.Error(str(error)) from error
+
+        for event in (button.click, prompt.submit):
+            event(write, [prompt, *sliders.values()], outputs)
+    return page
+
+
+def looks(gradio: Any) -> dict[str, Any]:
+    """The system's fonts: the default theme asks an outside server for others."""
+    font = ["system-ui", "sans-serif"]
+    return {"theme": gradio.themes.Default(font=font, font_mono=["monospace"])}
+
+
+if __name__ == "__main__":
+    playground()
