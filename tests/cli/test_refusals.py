@@ -70,14 +70,14 @@ def test_hydra_s_own_flags_are_left_to_it(arguments):
 @pytest.mark.parametrize(
     ("name", "argument", "said"),
     [
-        ("generate", "tokenizer=bytes", "this program has no such setting or group: it is one of train.py"),
+        ("generate", "schedule=linear", "this program has no such setting or group: it is one of train.py"),
         ("generate", "optimizer=adamw", "it is one of train.py"),
         ("generate", "trainer.devices=2", "it is one of train.py"),
-        ("evaluate", "tokenizer=gpt2", "it is one of train.py"),
+        ("evaluate", "optimizer=sgd", "it is one of train.py"),
         ("train", "prompt=Every", "it is one of generate.py"),
         ("train", "split=val", "it is one of gpt_pretrain.evaluate"),
         ("generate", "learning_rate=1", "no such setting or group"),
-        ("generate", "prompt=null", "prompt=null has no meaning: give it a value"),
+        ("generate", "num_samples=null", "num_samples=null has no meaning: give it a value"),
         ("generate", "num_samples=null", "num_samples=null has no meaning"),
         ("train", "seed=null", "seed=null has no meaning"),
         ("train", "trainer.log_every=null", "trainer.log_every=null has no meaning"),

@@ -443,9 +443,9 @@ def characters(tmp_path, text: str) -> list[str]:
 
 
 def test_a_tokenizer_without_the_prompts_letters_trains_and_samples_something_else(tmp_path, caplog):
-    summary = run(
-        tmp_path / "run", *characters(tmp_path, "the fox and the dog. " * 200), "trainer.max_steps=40"
-    )
+    text = characters(tmp_path, "the fox and the dog. " * 200)
+    prompt = "trainer.sample_prompt='Every effort moves you'"
+    summary = run(tmp_path / "run", *text, prompt, "trainer.max_steps=40")
     assert summary["exit_reason"] == "finished"
     (told,) = [record for record in caplog.records if "sample_prompt" in record.getMessage()]
     assert told.levelname == "WARNING"
