@@ -13,7 +13,13 @@ if TYPE_CHECKING:
     from gpt_pretrain.training.plots import Rows
 
 
-@command("plot", PlotConfig, example="python -m gpt_pretrain.plot runs=multirun out=pictures")
+@command(
+    "plot",
+    PlotConfig,
+    examples={
+        "python -m gpt_pretrain.plot runs=multirun out=pictures": "a sweep's runs, the best one marked"
+    },
+)
 def plot(config: PlotConfig, run: Path) -> None:
     """Draw runs: losses and learning rate of each, and their validation losses side by side, best marked."""
     found = find(config.paths())

@@ -126,9 +126,10 @@ def _settings(
         if _is_hidden(prefix, entry):
             continue
         value = _shown(own[entry.name]) if entry.name in own else _default(entry)
-        text = said[entry.name].replace("None:", "null:")
+        parts = [said[entry.name].replace("None:", "null:")]
         if "null" in entry.metadata:
-            text += f"; null: {entry.metadata['null']}"
+            parts.append(f"null: {entry.metadata['null']}")
+        text = "; ".join(part for part in parts if part)
         if choices := entry.metadata.get("one_of"):
             text += f" ({', '.join(_shown(choice) for choice in choices)})"
         lines += _wrapped(f"{' ' * indent}{prefix}{entry.name}={value}".ljust(40), text)
