@@ -41,7 +41,7 @@ class BenchmarkSweepingConfig:
 @command(
     "benchmark_sweeping",
     BenchmarkSweepingConfig,
-    example="python -m gpt_pretrain.benchmark.sweeping trials=8",
+    examples={"python -m gpt_pretrain.benchmark.sweeping trials=8": "eight trials of each"},
 )
 def benchmark_sweeping(config: BenchmarkSweepingConfig, run: Path) -> None:
     """Time sweeps of short trials; prints the seconds of a trial that are none of its training."""
