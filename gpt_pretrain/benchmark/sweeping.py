@@ -31,8 +31,8 @@ SWEEPERS = {"this program's": "gpt_pretrain", "Hydra's basic": "basic"}
 @dataclass(kw_only=True, slots=True)
 class BenchmarkSweepingConfig:
     trials: int = number(8, at_least=1)  # more than the one that both sweeps have
-    rounds: int = number(3, at_least=1)
-    debug: bool = False
+    rounds: int = number(3, at_least=1)  # turns of each sweeper
+    debug: bool = False  # tracebacks instead of messages
 
     def check(self) -> None:
         pass
