@@ -144,7 +144,7 @@ def test_a_known_kind_that_is_no_text_is_refused_with_the_remedy(tmp_path, name,
 @pytest.mark.parametrize(
     ("content", "advice"),
     [
-        (gzip.compress(b"text"), "name it .txt.gz"),
+        (gzip.compress(b"text", mtime=0), "name it .txt.gz"),
         (b"\x28\xb5\x2f\xfd\x04\xff", "name it .txt.zst"),
         (b"%PDF-1.7\n%\xff\xff", "save its text as .txt"),
         (b"PK\x03\x04\xff\xff", "unpack it"),

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from gpt_pretrain.config import DataConfig, TokenizerConfig
 from gpt_pretrain.data import token_cache
-from gpt_pretrain.data.corpus import load_corpus, tokenizer_for
+from gpt_pretrain.data.corpus import load_corpus
+from gpt_pretrain.data.learned import tokenizer_for
 from gpt_pretrain.data.marks import CountedMarks
 from gpt_pretrain.data.notes import read_note, write_note
 from gpt_pretrain.evaluate import evaluate
