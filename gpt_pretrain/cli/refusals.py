@@ -129,6 +129,10 @@ def _explain_composition(error: Exception, root: type) -> str:
         remedy = _INSTALLED_BY.get(group, "")
         return f"{group}={option}: no such option{nearest(option, options)} (there are {there_are}){remedy}"
     if isinstance(error, OverrideParseException):
+        if re.match(r"hydra\.\w+\.dir=~", error.override):
+            return (
+                f"{error.override}: Hydra makes a folder named ~ of it: give the whole path, as in $HOME/runs"
+            )
         return (
             f"{error.override!r} cannot be read as a setting: write key=value, and quote what is special "
             "in it, as in \"data.path='a, b.txt'\""

@@ -85,6 +85,7 @@ def test_hydra_s_own_flags_are_left_to_it(arguments):
         ("train", "trainer.devices=-1", "trainer.devices=null means every GPU, or one CPU process"),
         ("train", "trainer.devices=[0,1]", "trainer.devices=null means every GPU, or one CPU process"),
         ("train", "trainer.max_steps=-1", "trainer.max_steps=null means no such limit"),
+        ("train", "hydra.run.dir=~/x", "Hydra makes a folder named ~ of it: give the whole path"),
         ("train", "trainer.precision=16", "16-mixed, did you mean 16-mixed?"),
         ("train", "trainer.precision=bf16", "did you mean bf16-mixed?"),
         ("train", "trainer.precision=32", "did you mean 32-true?"),
