@@ -30,6 +30,7 @@ def said(found):
     return found if isinstance(found, Outlook) else (type(found), str(found), found.exit_code)
 
 
+@pytest.mark.slow
 def test_the_short_way_finds_what_composing_each_point_finds(sense, monkeypatch):
     words = [
         *(*QUICK, "model.n_heads=2,3", "optimizer=sgd,adamw", "optimizer.momentum=0.9"),

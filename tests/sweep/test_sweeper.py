@@ -1,0 +1,259 @@
+"""Sweeps as typed: what is recorded, what goes on, what is refused, and the exit code."""
+
+import csv
+import json
+from pathlib import Path
+
+import pytest
+
+from gpt_pretrain.errors import StoppedError
+from gpt_pretrain.training import train as training
+from tests.conftest import QUICK
+
+pytestmark = pytest.mark.trains
+
+SETTINGS = [*QUICK, "trainer.max_steps=2", "trainer.eval_batches=2", "logger=csv"]
+NAMED = "hydra.sweep.dir=sweep"
+
+
+def records(sweep: Path) -> list[dict]:
+    return [json.loads(file.read_text()) for file in sorted((sweep / "trials").glob("*.json"))]
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(file): file.read_bytes() for file in sorted(folder.rglob("*")) if file.is_file()}
+
+
+@pytest.fixture
+def trained(monkeypatch):
+    """The folders that were trained in, as they come; `failing` maps a learning rate to what it raises."""
+    seen, real, failing = [], training.train, {}
+
+    def train(config, prepared, run, *rest):
+        seen.append(run.name)
+        if config.optimizer.lr in failing:
+            raise failing[config.optimizer.lr]
+        return real(config, prepared, run, *rest)
+
+    monkeypatch.setattr("gpt_pretrain.training.train.train", train)
+    train.seen, train.failing = seen, failing
+    return train
+
+
+def test_whatever_fails_is_recorded_with_its_cause_and_the_rest_runs(typed, tmp_path, trained):
+    trained.failing[0.5] = RuntimeError("a bug")
+    words = ["optimizer.lr=0.5,1e308,1e-3", "model.n_heads=2,3", "trainer.grad_clip=null", NAMED]
+    code, said = typed("train", "-m", *SETTINGS, "trainer.max_steps=4", *words)
+    assert code == 4, said  # the worst of 1, 2 and 4
+    found = {
+        (row["point"]["optimizer.lr"], row["point"]["model.n_heads"]): row
+        for row in records(tmp_path / "sweep")
+    }
+    assert {key: (row["status"], row["exit_code"]) for key, row in found.items()} == {
+        ("0.5", "2"): ("failed", 1),
+        ("1e+308", "2"): ("diverged", 4),
+        ("0.001", "2"): ("finished", 0),
+        **{(lr, "3"): ("refused", 2) for lr in ("0.5", "1e+308", "0.001")},
+    }
+    assert found["0.5", "2"]["reason"] == "RuntimeError: a bug"
+    assert "lower optimizer.lr" in found["1e+308", "2"]["reason"]
+    assert "not divisible by model.n_heads=3" in found["0.001", "3"]["reason"]
+    assert {key for key, row in found.items() if row["objective"] is not None} == {("0.001", "2")}
+    assert found["1e+308", "2"]["val_loss"] is None  # that of before step 1 is no result
+    good = found["0.001", "2"]
+    summary = json.loads((tmp_path / "sweep" / good["folder"] / "summary.json").read_text())
+    assert good["objective"] == good["best_val_loss"] == summary["best_val_loss"]
+    assert [step for step, _ in good["metrics"]["val/loss"]] == [1, 2, 3, 4]
+    assert (good["seed"], bool(good["version"]), good["seconds"] > 0) == (123, True, True)
+    # Run again, nothing is run again, and the code is the same.
+    before, ran = contents(tmp_path / "sweep" / "trials"), list(trained.seen)
+    assert typed("train", "-m", *SETTINGS, "trainer.max_steps=4", *words)[0] == 4
+    assert (contents(tmp_path / "sweep" / "trials"), trained.seen) == (before, ran)
+    # Asked to, those without a result are tried again.
+    trained.failing.clear()
+    assert typed("train", "-m", *SETTINGS, "trainer.max_steps=4", *words, "sweep.retry=true")[0] == 4
+    assert records(tmp_path / "sweep")[0]["status"] != "failed"
+
+
+def test_the_leaderboard_is_sorted_and_each_trial_has_its_own_numbers(typed, tmp_path):
+    assert typed("train", "-m", *SETTINGS, "optimizer.lr=1e-5,1e-2,1e-3", NAMED)[0] == 0
+    with (tmp_path / "sweep" / "leaderboard.csv").open() as stream:
+        rows = list(csv.DictReader(stream))
+    losses = [float(row["best_val_loss"]) for row in rows]
+    assert losses == sorted(losses)
+    for row in rows:
+        summary = json.loads((tmp_path / "sweep" / row["trial"] / "summary.json").read_text())
+        assert float(row["best_val_loss"]) == summary["best_val_loss"]
+    assert [row["optimizer.lr"] for row in rows] == ["0.01", "0.001", "1e-05"]
+    lines = (tmp_path / "sweep" / "leaderboard.md").read_text().splitlines()
+    assert [line.split(" | ")[2] for line in lines[2:5]] == ["0.01", "0.001", "1e-05"]
+
+
+def test_the_best_settings_run_again_as_an_experiment(typed, tmp_path, capsys):
+    words = [
+        "optimizer=muon,sgd",
+        "schedule=linear",
+        "optimizer.lr=1e-3",
+        "trainer.sample_prompt='\\${a} \\''",
+        NAMED,
+    ]
+    assert typed("train", "-m", *SETTINGS, *words)[0] == 0
+    best = min(records(tmp_path / "sweep"), key=lambda row: row["objective"])
+    assert typed("train", "--config-dir", "sweep", "experiment=best", "hydra.run.dir=again")[0] == 0
+    summary = json.loads((tmp_path / "again" / "summary.json").read_text())
+    assert summary["best_val_loss"] == best["objective"]
+
+
+def test_a_trial_equals_the_same_settings_run_alone_and_carries_their_words(typed, tmp_path):
+    assert typed("train", "-m", *SETTINGS, "seed=3,4", "model.drop_rate=0.1", NAMED)[0] == 0
+    (_, second) = records(tmp_path / "sweep")
+    assert typed("train", *second["words"], "hydra.run.dir=alone")[0] == 0
+    sweep, alone = (list((tmp_path / name).glob("checkpoints/*")) for name in ("sweep/1", "alone"))
+    assert [path.name for path in sweep] == [path.name for path in alone]
+    for ours, theirs in zip(sweep, alone, strict=True):
+        assert (ours / "model.safetensors").read_bytes() == (theirs / "model.safetensors").read_bytes()
+
+
+@pytest.mark.parametrize("again", [[], pytest.param(["resume=auto"], marks=pytest.mark.slow)])
+def test_the_same_command_goes_on_where_a_signal_ended_it(typed, tmp_path, trained, again):
+    words = ["-m", *SETTINGS, "optimizer.lr=1e-3,2e-3,3e-3"]
+    trained.failing[2e-3] = StoppedError(15, "stopped by signal 15")
+    assert typed("train", *words)[0] == 143
+    (sweep,) = tmp_path.glob("multirun/*/*")
+    assert [row["status"] for row in records(sweep)] == ["finished", "interrupted"]
+    first = records(sweep)[0]
+    trained.failing.clear()
+    trained.seen.clear()
+    assert typed("train", *words, *again)[0] == 0
+    assert [row["status"] for row in records(sweep)] == ["finished"] * 3
+    assert (trained.seen, records(sweep)[0]) == (["1", "2"], first)
+    assert list(tmp_path.glob("multirun/*/*")) == [sweep]
+    assert typed("train", *words)[0] == 0  # it has ended: the same command begins a new one
+    assert len(list(tmp_path.glob("multirun/*/*"))) == 2
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["resume=sweep"],
+        pytest.param(["-m", "resume=sweep"], marks=pytest.mark.slow),
+        pytest.param(["-m", "resume=auto", NAMED], marks=pytest.mark.slow),
+    ],
+)
+def test_a_sweep_goes_on_by_its_folder_alone(typed, tmp_path, trained, command):
+    trained.failing[2e-3] = StoppedError(15, "stopped by signal 15")
+    words = [*SETTINGS, "optimizer.lr=1e-3,2e-3", "trainer.sample_prompt='a, b=c'", NAMED]
+    assert typed("train", "-m", *words)[0] == 143
+    trained.failing.clear()
+    assert typed("train", *command)[0] == 0
+    assert [row["status"] for row in records(tmp_path / "sweep")] == ["finished"] * 2
+
+
+OTHERS = {
+    "optimizer.lr was 1e-3,2e-3, is 1e-3,3e-3": ["optimizer.lr=1e-3,3e-3"],
+    "trainer.max_steps was 2, is 3": ["optimizer.lr=1e-3,2e-3", "trainer.max_steps=3"],
+    "seed was not swept or set, is 1,2": ["optimizer.lr=1e-3,2e-3", "seed=1,2"],
+    "optimizer.lr was 1e-3,2e-3, is not swept": ["optimizer.lr=1e-3"],
+    "sweep.strategy was grid, is random": ["optimizer.lr=1e-3,2e-3", "sweep=random"],
+}
+
+
+def test_another_search_in_the_same_folder_is_refused_and_the_difference_named(typed, tmp_path):
+    assert typed("train", "-m", *SETTINGS, "optimizer.lr=1e-3,2e-3", NAMED)[0] == 0
+    before = contents(tmp_path)
+    for named, words in OTHERS.items():
+        code, said = typed("train", "-m", *SETTINGS, *words, NAMED)
+        assert (code, named in said) == (2, True), said
+        assert contents(tmp_path) == before
+
+
+def test_points_that_cannot_work_are_passed_over_or_refused_by_choice(typed, tmp_path, trained, capsys):
+    words = ["-m", *SETTINGS, "model.n_heads=2,3", "schedule.warmup_steps=0,5", "data.batch_size=4"]
+    code, said = typed("train", *words, NAMED, "sweep.impossible=refuse")
+    assert (code, "sweep.impossible=skip" in said, trained.seen) == (2, True, [])
+    assert not (tmp_path / "sweep").exists()
+    assert typed("train", *words, NAMED, "sweep.impossible=skip")[0] == 0
+    assert (trained.seen, [row["status"] for row in records(tmp_path / "sweep")]) == (["0"], ["finished"])
+
+
+def test_halving_gives_most_trials_up_and_finishes_the_best_as_it_would_have_run_alone(typed, tmp_path):
+    words = [*SETTINGS, "trainer.max_steps=6", "trainer.eval_every=1", "optimizer.lr=1e-5,1e-4,1e-2"]
+    halving = ["sweep=halving", "sweep.prune_at=[1,3]"]
+    assert typed("train", "-m", *words, *halving, NAMED)[0] == 0
+    rows = records(tmp_path / "sweep")
+    assert sorted((row["status"], row["steps"]) for row in rows) == [
+        ("finished", 6),
+        ("pruned", 1),
+        ("pruned", 1),
+    ]
+    (best,) = [row for row in rows if row["status"] == "finished"]
+    assert best["point"] == {"optimizer.lr": "0.01"}
+    assert typed("train", *words[:-1], "optimizer.lr=1e-2", "hydra.run.dir=alone")[0] == 0
+    alone = json.loads((tmp_path / "alone" / "summary.json").read_text())
+    assert best["objective"] == alone["best_val_loss"]
+    assert [step for step, _ in best["metrics"]["val/loss"]] == [1, 2, 3, 4, 5, 6]
+
+
+@pytest.mark.parametrize("sweep", ["random", "tpe"])
+def test_a_search_without_end_draws_as_many_trials_as_are_wanted(typed, tmp_path, sweep):
+    if sweep == "tpe":
+        pytest.importorskip("optuna")
+    words = [f"sweep={sweep}", "sweep.trials=3", "optimizer.lr=tag(log, interval(1e-4,1e-2))", NAMED]
+    assert typed("train", "-m", *SETTINGS, *words)[0] == 0
+    rates = [float(row["point"]["optimizer.lr"]) for row in records(tmp_path / "sweep")]
+    assert (len(set(rates)), min(rates) >= 1e-4, max(rates) <= 1e-2) == (3, True, True)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["-m", "optimizer.lr=interval(1e-4,1e-3)"], "pip install '.[sweep]'"),
+        (["-m", "sweep=bayes", "seed=1,2"], "sweep=bayes: no such option"),
+        (["-m", "sweep.jobs=1,2"], "cannot be swept itself"),
+        (["-m", "sweep.prune_at=[5,3]", "seed=1,2"], "rising numbers"),
+        (["-m", "model.n_layr=1,2"], "did you mean model.n_layers?"),
+        (["-m", "hydra/launcher=ray", "seed=1,2"], "pip install '.[sweep]'"),
+        (["sweep=random", "sweep.trials=3"], "add -m"),
+        (["-m", "resume=nowhere"], "is no sweep"),
+    ],
+)
+def test_what_no_sweep_can_do_is_refused_in_a_line_that_helps(typed, tmp_path, words, said):
+    code, error = typed("train", *SETTINGS, *words)
+    assert (code, said in error, len(error.strip().splitlines()) <= 3) == (2, True, True), error
+    assert list(tmp_path.iterdir()) == []
+
+
+HOSTILE = [
+    "hydra/launcher=joblib",
+    "+hydra.callbacks.x._target_=os.system",
+    "hydra.sweep.dir=canary",
+    "data.path=${oc.env:HOME}",
+    "model=../../canary",
+    "~model",
+    "+model.x=1",
+    "experiment=/etc/x",
+    "no such word",
+    "x" * 100,
+]
+
+
+def test_a_foreign_record_s_words_reach_no_command_line(typed, tmp_path):
+    assert typed("train", "-m", *SETTINGS, "seed=1", NAMED)[0] == 0
+    file = tmp_path / "sweep" / "search.json"
+    search = json.loads(file.read_text())
+    for word in HOSTILE:
+        file.write_text(json.dumps(search | {"words": [*search["words"], word]}))
+        before = contents(tmp_path)
+        code, said = typed("train", "resume=sweep")
+        assert (code, "is taken from no record" in said) == (3, True), (word, said)
+        assert contents(tmp_path) == before
+
+
+def test_a_foreign_point_is_no_part_of_a_command_line(typed, tmp_path):
+    assert typed("train", "-m", *SETTINGS, "seed=1,2", NAMED)[0] == 0
+    file = tmp_path / "sweep" / "trials" / "00001.json"
+    trial = json.loads(file.read_text())
+    file.write_text(json.dumps(trial | {"status": "waiting", "point": {"hydra.sweep.dir": "canary"}}))
+    code, said = typed("train", "-m", *SETTINGS, "seed=1,2", NAMED)
+    assert (code, "no point of this search" in said) == (3, True), said
+    assert not (tmp_path / "canary").exists()
