@@ -43,3 +43,11 @@ class ReaderGoneError(UserFacingError):
     """Nobody reads the output any more, as in `| head`: nothing is left to say, nor anyone to say it to."""
 
     exit_code = 141  # that of a program that SIGPIPE ended
+
+
+class ToldError(UserFacingError):
+    """The first process of a run has ended, and has said why: the others have nothing to add."""
+
+    def __init__(self, exit_code: int) -> None:
+        super().__init__("ended with the first process of the run")
+        self.exit_code = exit_code

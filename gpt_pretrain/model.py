@@ -9,6 +9,7 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
 from gpt_pretrain.config import ModelConfig
 
@@ -75,8 +76,14 @@ class Block(nn.Module):
         self.norm1 = nn.LayerNorm(config.emb_dim)
         self.norm2 = nn.LayerNorm(config.emb_dim)
         self.drop_shortcut = nn.Dropout(config.drop_rate)  # holds no numbers, so one serves both
+        self.recompute = False  # in the backward pass, instead of keeping what lies between: memory for time
 
     def forward(self, x: Tensor, cache: LayerCache | None = None) -> Tensor:
+        if self.recompute and self.training:
+            return checkpoint(self._forward, x, use_reentrant=False)
+        return self._forward(x, cache)
+
+    def _forward(self, x: Tensor, cache: LayerCache | None = None) -> Tensor:
         # Norms before the parts, not after the sums as in the first transformer (Radford et al. 2019, 2.3).
         x = x + self.drop_shortcut(self.att(self.norm1(x), cache))
         return x + self.drop_shortcut(self.ff(self.norm2(x)))

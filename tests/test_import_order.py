@@ -13,7 +13,7 @@ PACKAGE = Path(__file__).parent.parent / "gpt_pretrain"
 ORDER = """
 errors
 terminal: text silence curve watching streams logs
-launch: launchers process
+launch: launchers process job last_word watch meeting
 config: fields comments habits paths words model weights data decoding optimizer schedule sweep trainer
     programs border
 loss
@@ -28,10 +28,11 @@ decoding: filters penalties key_values layout scoring picture choose continuatio
 data: notes fingerprints kinds listing files gutenberg python_reference sources reading_bar tokens
     shards workers splits marks token_cache learned token_files windows copies corpus order
 runs: foreign folders owner record model_card checkpoint pretrained
-training: schedule muon optim plan metrics_csv plots page tensorboard loggers first_sample machine columns
-    provenance preflight opening layers draws datamodule module callbacks callbacks.rhythm callbacks.stop
-    callbacks.parts callbacks.metrics callbacks.samples callbacks.progress_bar callbacks.verdict
-    callbacks.checkpoints callbacks.profile report ending environment train
+training: schedule shards muon optim plan metrics_csv plots page tensorboard loggers first_sample estimate
+    machine columns provenance preflight opening layers draws datamodule module forecast callbacks
+    callbacks.rhythm callbacks.stop callbacks.parts callbacks.metrics callbacks.samples callbacks.progress_bar
+    callbacks.verdict callbacks.checkpoints callbacks.profile report company strategies ending environment
+    train
 generation: prompts next_tokens questions prompt_loop typing run
 sweep: refusals space record strategies trial version check search place ahead queue leaderboard pictures
     board workers course sweeper hydra_plugins.gpt_pretrain plugin
@@ -42,6 +43,7 @@ playground
 prepare
 inspect_data
 plot
+slurm
 benchmark: training decoding data sweeping __main__
 __main__
 """

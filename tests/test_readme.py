@@ -17,6 +17,7 @@ from gpt_pretrain.benchmark.training import benchmark
 from gpt_pretrain.cli import commands
 from gpt_pretrain.cli.compose import compose
 from gpt_pretrain.cli.program import Program
+from gpt_pretrain.cli.schemas import config_dir
 from gpt_pretrain.config import resolve_model
 from gpt_pretrain.errors import InputError
 from gpt_pretrain.evaluate import evaluate
@@ -26,6 +27,7 @@ from gpt_pretrain.inspect_data import inspect_data
 from gpt_pretrain.playground import playground
 from gpt_pretrain.plot import plot
 from gpt_pretrain.prepare import prepare
+from gpt_pretrain.slurm import after_dashes, slurm
 from gpt_pretrain.training.plan import make_plan
 from tests.test_import_order import ORDER
 
@@ -43,6 +45,7 @@ PROGRAMS = {
     "-m gpt_pretrain.prepare": prepare,
     "-m gpt_pretrain.inspect_data": inspect_data,
     "-m gpt_pretrain.plot": plot,
+    "-m gpt_pretrain.slurm": slurm,
     "-m gpt_pretrain.benchmark": benchmark,
     "-m gpt_pretrain.benchmark.data": benchmark_data,
     "-m gpt_pretrain.benchmark.decoding": benchmark_decoding,
@@ -94,6 +97,8 @@ def _trials(words: list[str]) -> list[list[str]]:
 def _compose(command: str) -> None:
     """Everything that a program checks before it reads a text or weights."""
     program, arguments = _program(_words(command))
+    if program is slurm:  # which composes what stands after -- itself
+        arguments = after_dashes(arguments, config_dir())
     if arguments in (["--help"], ["--help", "optimizer"], ["--cfg", "job"]) or arguments[:1] == ["-sc"]:
         return
     for words in _trials(arguments):

@@ -1,15 +1,20 @@
 """The programs. Heavy imports stand inside, so that nothing but real work pays for them."""
 
-from contextlib import nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from gpt_pretrain.cli.program import accept, command
 from gpt_pretrain.cli.resume import resume_arguments
 from gpt_pretrain.config import GenerateConfig, TrainConfig
 from gpt_pretrain.generation.prompts import quoted
-from gpt_pretrain.launch.process import launching, rank
+from gpt_pretrain.launch.process import is_launched, launching, process, rank
 from gpt_pretrain.runs.owner import owned
 from gpt_pretrain.sweep.trial import conclude_trial, goes_on, is_sweep, judge, run_alone, swept_first
+
+if TYPE_CHECKING:
+    from gpt_pretrain.launch.meeting import Meeting
 
 
 @command(
@@ -30,19 +35,63 @@ def train_command(config: TrainConfig, run: Path) -> float | None:
     """Pretrain a GPT-2-style language model. A sweep's objective is the best validation loss."""
     from gpt_pretrain.training.preflight import preflight
 
-    with owned(run) if not rank() else nullcontext():
+    if config.plan:
+        if not rank():
+            _forecast(config, run)
+        return None
+    if rank():
+        return _follow(config)
+    with owned(run), _meeting(config) as meeting:
         goes_on(config, run)
         prepared = preflight(config, run)
-        if not (prepared.plan.world_size > 1 and is_sweep()):
+        if is_launched() or not (prepared.plan.world_size > 1 and is_sweep()):
             words = swept_first(accept(run, config))
+            if meeting is not None:
+                meeting.gather(run.absolute(), prepared.resume_from)
             with launching(prepared.plan.world_size):
                 # lightning takes seconds: bad input is refused before
                 from gpt_pretrain.training.train import train
 
-                summary = train(config, prepared, run, words, judge(config.sweep, prepared.plan))
+                hear = judge(config.sweep, prepared.plan)
+                summary = train(config, prepared, run, words, hear, meeting)
             conclude_trial(summary)
             return summary["best_val_loss"]
     return run_alone(run)
+
+
+def _forecast(config: TrainConfig, run: Path) -> None:
+    from gpt_pretrain.training.forecast import forecast
+    from gpt_pretrain.training.preflight import preflight
+
+    forecast(config, preflight(config, run))
+
+
+def _follow(config: TrainConfig) -> float | None:
+    """A process other than the first, which has the folder and says where the run goes on."""
+    from gpt_pretrain.training.preflight import preflight
+    from gpt_pretrain.training.train import train
+
+    with _meeting(config) as meeting:
+        assert meeting is not None
+        run, checkpoint = meeting.follow()
+        config.resume = None if checkpoint is None else str(checkpoint)
+        prepared = preflight(config, run)
+        hear = judge(config.sweep, prepared.plan)
+        return train(config, prepared, run, hear=hear, meeting=meeting)["best_val_loss"]
+
+
+@contextmanager
+def _meeting(config: TrainConfig) -> Iterator["Meeting | None"]:
+    """Where the processes meet that another program started; None for one that nobody did."""
+    if process().world_size == 1:
+        yield None
+        return
+    from gpt_pretrain.launch.meeting import Meeting
+
+    trainer = config.trainer
+    meeting = Meeting(process(), limit=trainer.start_timeout, silence=trainer.silence_timeout)
+    with meeting.telling():
+        yield meeting
 
 
 @command(

@@ -6,6 +6,8 @@ Imports neither torch nor lightning, so `--help`, completion and a typo answer a
 import functools
 import logging
 import os
+import signal
+import socket
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -26,7 +28,15 @@ from gpt_pretrain.config import to_config, to_plain
 from gpt_pretrain.config.border import escaped
 from gpt_pretrain.config.paths import check_name, path_keys
 from gpt_pretrain.config.words import SWEEP, value_of, with_paths_quoted
-from gpt_pretrain.errors import InputError, ReaderGoneError, StoppedError, UserFacingError
+from gpt_pretrain.errors import (
+    DivergedError,
+    InputError,
+    ReaderGoneError,
+    StoppedError,
+    ToldError,
+    UserFacingError,
+)
+from gpt_pretrain.launch.job import job_name, requeue
 from gpt_pretrain.launch.process import process, rank
 from gpt_pretrain.sweep.refusals import refuse_with
 from gpt_pretrain.sweep.trial import recorded
@@ -35,6 +45,7 @@ from gpt_pretrain.terminal.streams import settle_streams
 from gpt_pretrain.terminal.text import show
 
 RUN_FOLDERS = ("hydra.run.dir", "hydra.sweep.dir")
+REQUEUED = 128 + getattr(signal, "SIGUSR1", 10)  # in a batch job: SLURM's word for the time being up soon
 _UNUSABLE_PATH = (FileExistsError, FileNotFoundError, NotADirectoryError, PermissionError)
 
 
@@ -152,7 +163,9 @@ class Program:
 
     def _fail(self, error: UserFacingError) -> None:
         self.failures.append(error)
-        _report(error)
+        _report(error, told=not self.composed)
+        if error.exit_code == REQUEUED and self.several and job_name(os.environ) and not rank():
+            show(requeue(), file=sys.stderr)
 
 
 def accept(run: Path, config: object) -> list[str]:
@@ -232,10 +245,18 @@ def _standing_folders(arguments: list[str]) -> set[Path]:
     }
 
 
-def _report(error: UserFacingError) -> None:
-    if isinstance(error, ReaderGoneError) or (isinstance(error, StoppedError) and rank()):
-        return  # of the ranks, the first says it, and what to resume
-    show(f"error: {error}", file=sys.stderr)
+def _report(error: UserFacingError, *, told: bool = False) -> None:
+    """`told`: every process of the run has found the same, and the first says it."""
+    try:
+        number = rank()
+    except InputError:  # the error at hand
+        number = 0
+    if isinstance(error, ReaderGoneError):
+        return
+    if number == 0:
+        show(f"error: {error}", file=sys.stderr)
+    elif not told and not isinstance(error, DivergedError | StoppedError | ToldError):
+        show(f"{process().name_of(number, socket.gethostname())}: error: {error}", file=sys.stderr)
 
 
 def _remove_empty(run: Path, standing: set[Path]) -> None:

@@ -25,6 +25,7 @@ from gpt_pretrain.config import (
     PlaygroundConfig,
     PlotConfig,
     PrepareConfig,
+    SlurmConfig,
     TrainConfig,
     known_keys,
     nearest,
@@ -33,6 +34,7 @@ from gpt_pretrain.config import (
 )
 from gpt_pretrain.config.habits import instead
 from gpt_pretrain.errors import InfrastructureError, InputError, ReaderGoneError, UserFacingError
+from gpt_pretrain.launch.watch import is_failed_exchange
 from gpt_pretrain.terminal.streams import outlives_reader
 
 # Whose a setting may be that another program was given.
@@ -45,6 +47,14 @@ PROGRAMS = {
     "gpt_pretrain.playground": PlaygroundConfig,
     "gpt_pretrain.inspect_data": InspectConfig,
     "gpt_pretrain.plot": PlotConfig,
+    "gpt_pretrain.slurm": SlurmConfig,
+}
+# Launchers that are packages of their own.
+LAUNCHERS = {
+    "submitit_slurm": "hydra-submitit-launcher",
+    "submitit_local": "hydra-submitit-launcher",
+    "joblib": "hydra-joblib-launcher",
+    "ray": "hydra-ray-launcher",
 }
 
 # What Hydra takes beside settings.
@@ -101,7 +111,7 @@ def user_facing(root: type, *, debug: bool) -> Iterator[None]:
             raise
         if re.search("out of memory|can't allocate memory|ALLOC_FAILED", str(error)):  # NCCL's too
             raise _out_of_memory() from error
-        if not re.search("gloo|nccl|Connection (closed|reset) by peer", str(error), re.IGNORECASE):
+        if not is_failed_exchange(error):
             raise
         raise InfrastructureError(
             "another process of this run was lost: resume=<the run> goes on from its newest checkpoint"
@@ -124,6 +134,8 @@ def _explain_composition(error: Exception, root: type) -> str:
         group, _, option = error.missing_cfg_file.rpartition("/")
         options = list(error.options or [])
         there_are = ", ".join(options)
+        if group == "hydra/launcher" and option in LAUNCHERS:
+            return f"{group}={option} needs {LAUNCHERS[option]}: pip install {LAUNCHERS[option]}"
         if not group:
             return f"there is no {option}.yaml among the settings: leave out --config-name and --config-path"
         remedy = _INSTALLED_BY.get(group, "")

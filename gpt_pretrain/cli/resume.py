@@ -4,6 +4,7 @@ A run's memory is data: the settings that its newest sound checkpoint carries, r
 by the program's own classes. No word of a run's folder reaches the command line; `.hydra/` is never read.
 """
 
+import os
 import sys
 from contextlib import nullcontext
 from pathlib import Path
@@ -15,8 +16,9 @@ from gpt_pretrain.cli.sweeps import asks_for_sweep, check_asked_for, sweep_argum
 from gpt_pretrain.config import TrainConfig, sections, to_plain
 from gpt_pretrain.config.border import as_typed
 from gpt_pretrain.config.paths import expanded, here
-from gpt_pretrain.config.words import value_of, word
+from gpt_pretrain.config.words import undotted, value_of, word
 from gpt_pretrain.errors import InputError
+from gpt_pretrain.launch.job import job_folder, restarted
 from gpt_pretrain.launch.process import rank
 from gpt_pretrain.runs.folders import find_checkpoints, find_runs, is_run, newest_valid
 from gpt_pretrain.runs.foreign import check_folder
@@ -35,9 +37,13 @@ def resume_arguments(arguments: list[str], conf: Path) -> list[str]:
     `resume=auto` means the folder given as hydra.run.dir, else the newest run with a checkpoint below
     outputs/; where there is none, the run starts anew. With -m, or the folder of a sweep, it means a sweep.
     Raises InputError for a folder that is no run.
+    A batch job's run has a folder of the job's own, and goes on unasked.
     """
     check_asked_for(arguments)
+    arguments = undotted(arguments)
     wanted = value_of("resume", arguments)
+    if wanted is None and not asks_for_sweep(arguments):
+        arguments, wanted = _of_job(arguments)
     if not wanted:
         return arguments
     if asks_for_sweep(arguments) or (wanted != "auto" and is_sweep(Path(expanded("resume", wanted)))):
@@ -65,6 +71,17 @@ def resume_arguments(arguments: list[str], conf: Path) -> list[str]:
     options = [f"{group}={RECORDED}" for group, _ in sections(TrainConfig) if group not in chosen]
     run = checkpoint.parent.parent
     return [*options, *rest, word("resume", here(str(checkpoint))), word("hydra.run.dir", str(run))]
+
+
+def _of_job(arguments: list[str]) -> tuple[list[str], str | None]:
+    """The arguments with the folder of this batch job, and what to resume where the job has run before."""
+    named, job = value_of("hydra.run.dir", arguments), job_folder(os.environ, arguments)
+    if named:
+        folder = named if restarted() else None
+    else:
+        folder = f"outputs/{job}" if job else None
+        arguments = [*arguments, word("hydra.run.dir", folder)] if folder else arguments
+    return arguments, folder if folder and find_checkpoints(Path(folder)) else None
 
 
 def _checkpoint_of(run: Path) -> Path | None:

@@ -25,6 +25,7 @@ from gpt_pretrain.config.programs import (
     PlaygroundConfig,
     PlotConfig,
     PrepareConfig,
+    SlurmConfig,
     TrainConfig,
 )
 from gpt_pretrain.config.schedule import (
@@ -62,6 +63,7 @@ __all__ = [
     "PrepareConfig",
     "SGDConfig",
     "ScheduleConfig",
+    "SlurmConfig",
     "SweepConfig",
     "TokenizerConfig",
     "TrainConfig",

@@ -1,5 +1,6 @@
 """The root of every program's settings: one section a config group, then single values."""
 
+import re
 from dataclasses import dataclass, field
 from os.path import realpath
 from typing import Any
@@ -30,6 +31,10 @@ class TrainConfig:
     sweep: SweepConfig = field(default_factory=SweepConfig)
     seed: int = number(123, at_least=0, below=2**63)  # of the initial weights, the order and dropout
     resume: str | None = path_to()  # auto: the newest run; or a run's folder
+    plan: bool = False  # only print what the run needs and takes
+    plan_device: str | None = None  # plan.device=h100 and the like: for one that need not be here
+    plan_devices: int | None = number(None, "trainer.devices", at_least=1)  # plan.devices=64: how many of it
+    plan_tokens_per_sec: float | None = number(None, "a share of the peak", above=0)  # one device's, measured
     debug: bool = False  # tracebacks instead of messages
 
     def check(self) -> None:
@@ -213,6 +218,32 @@ class InspectConfig:
         self.tokenizer.check()
         if self.model.context_length is None:
             raise InputError("model.context_length is not set: choose a size, as in model=mini, or set it")
+
+
+@dataclass(kw_only=True, slots=True)
+class SlurmConfig:
+    nodes: int = number(1, at_least=1)
+    gpus: int = number(0, at_least=0)  # on each node, one task each; 0: a job without GPUs
+    tasks: int = number(1, at_least=1)  # on each node, where there are no GPUs
+    cpus: int | None = number(None, "what the cluster gives", at_least=1)  # a task
+    time: str | None = None  # 4:00:00, 2-12 and the like; null: what the partition allows
+    memory: str | None = None  # of a node, as in 200G
+    partition: str | None = None
+    account: str | None = None
+    qos: str | None = None
+    constraint: str | None = None
+    array: str | None = None  # 0-7: as many jobs; $SLURM_ARRAY_TASK_ID tells them apart
+    name: str = "gpt_pretrain"
+    signal: int = number(120, at_least=10)  # seconds before the time limit: to save, and go on later
+    requeue: bool = True  # go on in a new job when the time is up, until the run is at its end
+    settings: list[str] = field(default_factory=list)  # of train.py: what is typed after --
+    debug: bool = False
+
+    def check(self) -> None:
+        for name in ("time", "memory", "partition", "account", "qos", "constraint", "array", "name"):
+            value = getattr(self, name)
+            if value is not None and not re.fullmatch(r"[\w.,:%&|@+*()\[\]-]+", value, re.ASCII):
+                raise InputError(f"{name}={value!r} is no word that sbatch could read")
 
 
 @dataclass(kw_only=True, slots=True)

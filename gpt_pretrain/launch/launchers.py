@@ -6,6 +6,7 @@ nobody launched does not use them.
 """
 
 import re
+import socket
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -109,6 +110,14 @@ class Process:
     address: str = "127.0.0.1"  # where the first process can be reached
     port: int = 0  # 0: not told
     hosts: tuple[str, ...] = ()  # the machines by number, where the launcher tells them
+
+    def name_of(self, rank: int, host: str | None = None) -> str:
+        """`rank 1 of 4 on <host>`, with the host where it is known."""
+        if host is None and self.num_nodes == 1:
+            host = socket.gethostname()
+        elif host is None and self.hosts:
+            host = self.hosts[rank // self.local_world_size]
+        return f"rank {rank} of {self.world_size}" + (f" on {host}" if host else "")
 
 
 def read_launch(given: Mapping[str, str], launcher: Launcher) -> Process:

@@ -1,7 +1,6 @@
 """Which of a run's processes this one is, and what started it: found out once, here, and nowhere else."""
 
 import os
-import socket
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache
@@ -47,16 +46,6 @@ def rank() -> int:
 def is_launched() -> bool:
     """True where another program started this run's processes: their number is not ours to choose."""
     return process().launcher not in (None, OURSELVES)
-
-
-def name_of(rank: int, host: str | None = None) -> str:
-    """`rank 1 of 4 on <host>`, with the host where it is known."""
-    of = process()
-    if host is None and of.num_nodes == 1:
-        host = socket.gethostname()
-    elif host is None and of.hosts:
-        host = of.hosts[rank // of.local_world_size]
-    return f"rank {rank} of {of.world_size}" + (f" on {host}" if host else "")
 
 
 def find_process(environment: Mapping[str, str]) -> Process:

@@ -3,13 +3,14 @@
 import os
 import re
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from gpt_pretrain.config import TrainerConfig
+from gpt_pretrain.config import TrainConfig, TrainerConfig
 from gpt_pretrain.errors import InputError
 from gpt_pretrain.launch.launchers import SRUN
 from gpt_pretrain.launch.process import is_launched, process
+from gpt_pretrain.training.estimate import DEVICES
 
 if TYPE_CHECKING:
     import torch
@@ -21,11 +22,30 @@ class Machine:
     devices: int  # per node
     num_nodes: int
     precision: str  # as Lightning names it
+    strategy: str  # one (process), ddp or fsdp
     hint: str | None = None  # what is here and not used
 
     @property
     def world_size(self) -> int:
         return self.devices * self.num_nodes
+
+
+def planned_machine(config: TrainConfig) -> Machine:
+    """What plan=true plans for: the devices it names, else what is here. Raises InputError."""
+    if config.plan_device is None:
+        here = find_machine(config.trainer)
+        return replace(here, devices=config.plan_devices, num_nodes=1) if config.plan_devices else here
+    if config.plan_device not in DEVICES:
+        raise InputError(f"plan.device={config.plan_device}: no such device (there are {', '.join(DEVICES)})")
+    devices = config.plan_devices or (config.trainer.devices or 1) * (config.trainer.num_nodes or 1)
+    several = "fsdp" if config.trainer.strategy == "fsdp" else "ddp"
+    return Machine(
+        accelerator="gpu",
+        devices=devices,
+        num_nodes=1,
+        precision="bf16-mixed" if config.trainer.precision == "auto" else config.trainer.precision,
+        strategy=several if devices > 1 else "one",
+    )
 
 
 def find_machine(trainer: TrainerConfig) -> Machine:
@@ -48,15 +68,20 @@ def find_machine(trainer: TrainerConfig) -> Machine:
         raise InputError(_too_few_gpus(devices, n_gpus))
     if accelerator == "mps" and devices * process().num_nodes > 1:
         raise InputError("trainer=mps is one device: set trainer.devices=1, or trainer=cpu for several")
-    precision = precision_for(trainer.precision, accelerator)
     unused = trainer.accelerator == "auto" and accelerator == "cpu" and apple_gpu() is not None
-    return Machine(
+    found = Machine(
         accelerator=accelerator,
         devices=devices,
         num_nodes=process().num_nodes,
-        precision=precision,
+        precision=precision_for(trainer.precision, accelerator),
+        strategy="fsdp" if trainer.strategy == "fsdp" else "ddp",
         hint="this machine has Apple's GPU too: trainer=mps trains on it" if unused else None,
     )
+    if found.strategy == "fsdp" and found.precision == "16-mixed":
+        raise InputError(
+            "trainer.strategy=fsdp scales no float16 losses: set trainer.precision=bf16-mixed or 32-true"
+        )
+    return found if found.world_size > 1 else replace(found, strategy="one")
 
 
 def _accelerator(wanted: str, n_gpus: int) -> str:

@@ -20,6 +20,7 @@ from gpt_pretrain.training.draws import Draws
 from gpt_pretrain.training.optim import build_optimizer, parameter_names, rates_by_group
 from gpt_pretrain.training.plan import Plan
 from gpt_pretrain.training.schedule import learning_rate
+from gpt_pretrain.training.shards import is_sharded, local, shard, whole
 
 
 class GPTModule(L.LightningModule):
@@ -54,6 +55,12 @@ class GPTModule(L.LightningModule):
 
     def forward(self, token_ids: Tensor) -> Tensor:
         return self.model(token_ids)
+
+    def configure_model(self) -> None:
+        mesh = self.device_mesh  # of a strategy that shards
+        if mesh is not None and not is_sharded(self.model):
+            in_bfloat16 = self.trainer.precision == "bf16-mixed"
+            shard(self.model, mesh["data_parallel"], in_bfloat16=in_bfloat16)
 
     def on_fit_start(self) -> None:
         # A process group left over from an earlier run would make every rank see part of the batches only.
@@ -112,6 +119,14 @@ class GPTModule(L.LightningModule):
             **{f"lr/{group}": rate for group, rate in rates_by_group(self.trainer.optimizers[0]).items()},
         }
 
+    def is_finite(self) -> bool:
+        """Whether all weights are numbers. Every rank must ask where they are sharded: each sees its part."""
+        finite = all(bool(local(parameter).isfinite().all()) for parameter in self.model.parameters())
+        if not is_sharded(self.model):
+            return finite
+        parts = torch.tensor(float(not finite), device=self.device)
+        return not torch.as_tensor(self.trainer.strategy.reduce(parts, reduce_op="sum")).item()
+
     def diverged(self, finding: str) -> DivergedError:
         """What to raise on finding numbers that are none, with the remedy."""
         clip = "" if self.grad_clip else " or clip with trainer.grad_clip=1.0"
@@ -157,7 +172,7 @@ class GPTModule(L.LightningModule):
         if self.gradients_ready is not None:
             self.gradients_ready(self)
         limit = math.inf if self.grad_clip is None else self.grad_clip
-        self.grad_norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), limit)
+        self.grad_norm = whole(torch.nn.utils.clip_grad_norm_(self.model.parameters(), limit))
 
     def _lr_at(self, step: int) -> float:
         return learning_rate(

@@ -13,6 +13,8 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+from gpt_pretrain.training.shards import as_shard, whole
+
 # Of the quintic whose repeated use brings all singular values near 1, and how often it is used.
 COEFFICIENTS, STEPS = (3.4445, -4.7750, 2.0315), 5
 
@@ -37,11 +39,12 @@ class Muon(Optimizer):
                     by_shape[parameter.shape].append((parameter, update))
             for shape, entries in by_shape.items():
                 # Those of all layers at once: (N, rows, columns)
-                updates = orthogonal(torch.stack([update for _, update in entries]))
+                updates = orthogonal(torch.stack([whole(update) for _, update in entries]))
                 lr = group["lr"] * 0.2 * math.sqrt(max(shape))
                 for (parameter, _), update in zip(entries, updates, strict=True):
                     parameter.mul_(1 - group["lr"] * group["weight_decay"])
-                    parameter.add_(update.to(parameter.dtype) * -lr)  # alpha= raises where it overflows
+                    update = as_shard(update.to(parameter.dtype), parameter)
+                    parameter.add_(update * -lr)  # alpha= raises where it overflows
         return loss
 
     def _momentum(self, parameter: Tensor, momentum: float) -> Tensor:

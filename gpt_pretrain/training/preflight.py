@@ -18,12 +18,13 @@ from gpt_pretrain.data.corpus import (
 )
 from gpt_pretrain.data.learned import tokenizer_for
 from gpt_pretrain.errors import ArtifactError, InputError
+from gpt_pretrain.launch.job import restarted
 from gpt_pretrain.runs.folders import find_checkpoints, newest_valid
 from gpt_pretrain.runs.foreign import read_json
 from gpt_pretrain.runs.record import differences, read_record
 from gpt_pretrain.terminal.watching import forget
 from gpt_pretrain.tokenizer import Tokenizer
-from gpt_pretrain.training.machine import Machine, find_machine
+from gpt_pretrain.training.machine import Machine, find_machine, planned_machine
 from gpt_pretrain.training.plan import Plan, make_plan
 
 if TYPE_CHECKING:
@@ -82,7 +83,7 @@ def preflight(config: TrainConfig, run: Path) -> Prepared:
     model = fitting_model(start_from, config.model, tokenizer.vocab_size)
     corpus = load_corpus(config.data, tokenizer)
     check_windows(corpus, config.data, model.context_length)
-    machine = find_machine(config.trainer)
+    machine = planned_machine(config) if config.plan else find_machine(config.trainer)
     n_windows = epoch_windows(corpus, config.data, model.context_length)
     plan = make_plan(config, model, n_windows=n_windows, world_size=machine.world_size)
     if config.trainer.draws == "book":
@@ -105,16 +106,15 @@ def preflight(config: TrainConfig, run: Path) -> Prepared:
 
 def _resume_from(config: TrainConfig, run: Path) -> Path | None:
     """The checkpoint to go on from: the one that the command line was rewritten to, or a run's newest."""
-    if config.resume is None:
-        if find_checkpoints(run):
-            raise InputError(
-                f"{run} holds a run already: {typed('resume', str(run))} goes on with it, "
-                "or give another hydra.run.dir"
-            )
-        return None
-    if Path(config.resume).parent.name == "checkpoints":
-        return Path(config.resume)
-    checkpoint, passed_over = newest_valid(Path(config.resume))
+    if config.resume is None and find_checkpoints(run) and not restarted():
+        raise InputError(
+            f"{run} holds a run already: {typed('resume', str(run))} goes on with it, "
+            "or give another hydra.run.dir"
+        )
+    resumed = run if config.resume is None else Path(config.resume)
+    if resumed.parent.name == "checkpoints":
+        return resumed
+    checkpoint, passed_over = newest_valid(resumed)
     for line in passed_over:
         log.warning("passed over: %s", line)
     return checkpoint

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import lightning as L
 import torch
-from lightning.pytorch.strategies import DDPStrategy
 
 from gpt_pretrain.config import TrainConfig, to_plain
+from gpt_pretrain.launch.meeting import Meeting
 from gpt_pretrain.launch.process import rank
 from gpt_pretrain.model import GPTModel
 from gpt_pretrain.terminal.watching import watching, watching_threads
@@ -23,6 +23,7 @@ from gpt_pretrain.training.callbacks.progress_bar import ProgressBar
 from gpt_pretrain.training.callbacks.samples import Samples
 from gpt_pretrain.training.callbacks.stop import Stop
 from gpt_pretrain.training.callbacks.verdict import Hear, Verdict
+from gpt_pretrain.training.company import Company
 from gpt_pretrain.training.datamodule import GPTDataModule
 from gpt_pretrain.training.draws import BookDraws, Draws, StepDraws
 from gpt_pretrain.training.ending import Ending
@@ -33,6 +34,7 @@ from gpt_pretrain.training.module import GPTModule
 from gpt_pretrain.training.opening import open_records
 from gpt_pretrain.training.preflight import Prepared
 from gpt_pretrain.training.report import Summary, explain, read_summary, short
+from gpt_pretrain.training.strategies import build_strategy
 from gpt_pretrain.weights.read import build_model
 
 log = logging.getLogger(__name__)
@@ -44,9 +46,11 @@ def train(
     run: Path,
     words: Sequence[str] = (),
     hear: Hear | None = None,
+    meeting: Meeting | None = None,
 ) -> Summary:
     """Train as prepared, in the folder `run`; returns what summary.json holds. `words`, the command line's
-    that led to `config`, are recorded, and nothing follows from them.
+    that led to `config`, are recorded, and nothing follows from them. Of processes that another program
+    started, all call it, with the `meeting` where they met.
 
     `hear` is told each evaluation, and may end the run.
 
@@ -65,10 +69,11 @@ def train(
     bar = ProgressBar(plan, metrics)
     verdict: list[L.Callback] = [] if hear is None else [Verdict(stop, hear)]
     checkpoints = Checkpoints(run, plan, stop, settings, bar.during)
+    company = Company(settings, prepared, run, meeting)
     # in this order: see their docstrings
-    callbacks: list[L.Callback] = [stop, metrics, samples, bar, *verdict, checkpoints, parts]
+    callbacks: list[L.Callback] = [stop, metrics, samples, bar, *verdict, company, checkpoints, parts]
     callbacks += [Profile(run, plan)] if settings.profile else []
-    trainer = _build_trainer(config, prepared, run, callbacks)
+    trainer = _build_trainer(config, prepared, run, callbacks, company)
     with watching("the run's plan"):
         explain(config, prepared, run, module.model)
     if not rank():
@@ -76,20 +81,20 @@ def train(
     with watching("loss.png"):  # drawn at the end, tried now
         import gpt_pretrain.training.plots  # noqa: F401
     ending = Ending(config, prepared, run, words, trainer, module, stop, metrics, samples, checkpoints)
-    with ending, watching_threads():
+    with ending, watching_threads(), company:
         trainer.fit(module, data, ckpt_path=prepared.resume_from)
     return ending.summary
 
 
 def _build_trainer(
-    config: TrainConfig, prepared: Prepared, run: Path, callbacks: list[L.Callback]
+    config: TrainConfig, prepared: Prepared, run: Path, callbacks: list[L.Callback], company: Company
 ) -> L.Trainer:
     plan, machine = prepared.plan, prepared.machine
     return L.Trainer(
         accelerator=machine.accelerator,
         devices=machine.devices,
         num_nodes=machine.num_nodes,
-        strategy=DDPStrategy(gradient_as_bucket_view=True) if plan.world_size > 1 else "auto",
+        strategy=build_strategy(machine.strategy, company, plan.world_size),
         precision=machine.precision,  # type: ignore[arg-type]
         max_steps=plan.steps,
         max_epochs=-1,  # the loader is as long as the run: Lightning sees a single epoch
@@ -128,6 +133,8 @@ def _build_model(config: TrainConfig, prepared: Prepared) -> GPTModel:
         model = GPTModel(prepared.model)
     else:
         model = build_model(prepared.start_from, prepared.model, own=True)
+    for block in model.blocks:
+        block.recompute = config.trainer.activation_checkpointing  # type: ignore[assignment]
     if config.trainer.compile:
         torch.compiler.reset()  # a sweep's earlier shapes would use up the limit of recompilations
         for block in model.blocks:

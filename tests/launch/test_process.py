@@ -267,7 +267,7 @@ def test_several_machines_without_torchrun_are_refused_instead_of_waited_for(env
 
 @pytest.mark.parametrize("sweep", ["-m", "--multirun", "hydra.mode=MULTIRUN"])
 def test_a_sweep_under_torchrun_is_refused(environment, typed, tmp_path, sweep):
-    environment(BY_TORCHRUN)
+    environment({**BY_TORCHRUN, "RANK": "0", "LOCAL_RANK": "0", "GROUP_RANK": "0"})
     code, said = typed("train", sweep, *QUICK, "seed=1,2")
     assert (code, "torchrun started 8 processes, and each would start the sweep" in said) == (2, True), said
     assert not list(tmp_path.iterdir())
@@ -283,11 +283,22 @@ def test_no_program_runs_as_a_rank_that_nobody_started(environment, typed, tmp_p
 
 
 @pytest.mark.parametrize("name", ["generate", "evaluate", "prepare"])
-@pytest.mark.parametrize("whole", [BY_TORCHRUN, BY_SRUN])
+@pytest.mark.parametrize(
+    "whole",
+    [
+        {**BY_TORCHRUN, "RANK": "0", "LOCAL_RANK": "0", "GROUP_RANK": "0"},
+        {**BY_SRUN, "SLURM_PROCID": "0", "SLURM_LOCALID": "0", "SLURM_NODEID": "0"},
+    ],
+)
 def test_a_program_of_one_process_is_not_started_as_several(environment, typed, tmp_path, name, whole):
     environment({**whole, "GROUP_WORLD_SIZE": "2"})
     code, said = typed(name)
     assert (code, "and this program is one process" in said) == (2, True), said
+
+
+def test_what_every_process_finds_is_said_by_the_first(environment, typed):
+    environment(BY_TORCHRUN)  # of rank 5
+    assert typed("train", "model.n_layr=2") == (2, "")
 
 
 def start(folder: Path, variables: dict[str, str], *arguments: str) -> subprocess.CompletedProcess[str]:

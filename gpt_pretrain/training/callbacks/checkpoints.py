@@ -81,7 +81,7 @@ class Checkpoints(L.Callback):
 
     def _save(self, trainer: L.Trainer, module: L.LightningModule) -> None:
         assert isinstance(module, GPTModule)
-        if not all(bool(parameter.isfinite().all()) for parameter in module.parameters()):
+        if not module.is_finite():
             raise module.diverged("the weights are no numbers")
         n_bytes = 3 * sum(p.numel() * p.element_size() for p in module.parameters())  # AdamW keeps two more
         with self.during(f"saving {n_bytes / 1e9:.1f} GB" if n_bytes > 1e8 else "saving"):

@@ -20,6 +20,7 @@ from gpt_pretrain.training.callbacks.stop import Stop
 from gpt_pretrain.training.loggers import TensorBoard
 from gpt_pretrain.training.module import GPTModule
 from gpt_pretrain.training.plan import Plan
+from gpt_pretrain.training.shards import is_sharded
 
 log = logging.getLogger(__name__)
 
@@ -37,10 +38,14 @@ class Samples(L.Callback):
         self.file, self.plan, self.stop = run / "samples.txt", plan, stop
         self.tokenizer, self.prompt, self.decoding = tokenizer, prompt, decoding
         self.first = self.newest = ""  # before training, and by now
+        self.sharded = False
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """The untrained model's, or one token, thrown away: what a sample will lack shows before a step."""
-        if trainer.is_global_zero:
+        self.sharded = is_sharded(pl_module.model)  # type: ignore[arg-type]
+        if self.sharded and trainer.is_global_zero:
+            log.info("no samples while the model lies in shards: generate.py continues a checkpoint")
+        elif trainer.is_global_zero:
             self._write("", mode="a" if trainer.global_step else "w")  # a run may begin anew in its folder
             with watching("samples"):
                 if trainer.global_step == 0:
@@ -55,7 +60,7 @@ class Samples(L.Callback):
     ) -> None:
         due = is_due(trainer.global_step, self.plan.sample_every) or self.stop.ends(trainer)
         due = due and step_ended(self.plan, batch_idx) and not self.stop.interrupted
-        if due and trainer.is_global_zero:
+        if due and trainer.is_global_zero and not self.sharded:
             with watching("samples"):
                 self._sample(trainer, pl_module)
 
