@@ -33,7 +33,8 @@ ROOTS = [*PROGRAMS.values(), BenchmarkConfig, BenchmarkDataConfig, BenchmarkDeco
 NO_PATHS = """
     name source pattern text_field subset section url sha256 encoding end_of_text special_tokens
     huggingface_urls openai_urls init sample_prompt prompt score
-    stop logit_bias banned_words early_stopping params
+    stop logit_bias banned_words early_stopping params runs
+    constraint settings time memory qos partition account array project mlflow_uri plan_device
 """
 
 
