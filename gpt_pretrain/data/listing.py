@@ -26,8 +26,8 @@ class Listing:
     passed_over: dict[Path, str] = field(default_factory=dict)  # with the reason
 
     def summary(self) -> str | None:
-        """One line: how many were taken, and what was not. None for a file that was given by itself."""
-        if len(self.files) == 1 and not self.passed_over:
+        """One line: how many were taken, and what was not. None for a file given by itself, or none."""
+        if len(self.files) < 2 and not self.passed_over:
             return None
         taken = f"{len(self.files):,} file{'s' if len(self.files) > 1 else ''} taken"
         reasons = Counter(reason.partition(":")[0] for reason in self.passed_over.values())
