@@ -222,22 +222,22 @@ class InspectConfig:
 
 @dataclass(kw_only=True, slots=True)
 class SlurmConfig:
-    nodes: int = number(1, at_least=1)
+    nodes: int = number(1, at_least=1)  # machines
     gpus: int = number(0, at_least=0)  # on each node, one task each; 0: a job without GPUs
     tasks: int = number(1, at_least=1)  # on each node, where there are no GPUs
     cpus: int | None = number(None, "what the cluster gives", at_least=1)  # a task
     time: str | None = None  # 4:00:00, 2-12 and the like; null: what the partition allows
     memory: str | None = None  # of a node, as in 200G
-    partition: str | None = None
-    account: str | None = None
-    qos: str | None = None
-    constraint: str | None = None
+    partition: str | None = None  # sbatch's --partition
+    account: str | None = None  # sbatch's --account
+    qos: str | None = None  # sbatch's --qos
+    constraint: str | None = None  # sbatch's --constraint
     array: str | None = None  # 0-7: as many jobs; $SLURM_ARRAY_TASK_ID tells them apart
-    name: str = "gpt_pretrain"
+    name: str = "gpt_pretrain"  # of the job
     signal: int = number(120, at_least=10)  # seconds before the time limit: to save, and go on later
     requeue: bool = True  # go on in a new job when the time is up, until the run is at its end
     settings: list[str] = field(default_factory=list)  # of train.py: what is typed after --
-    debug: bool = False
+    debug: bool = False  # tracebacks instead of messages
 
     def check(self) -> None:
         for name in ("time", "memory", "partition", "account", "qos", "constraint", "array", "name"):
