@@ -12,8 +12,9 @@ PACKAGE = Path(__file__).parent.parent / "gpt_pretrain"
 # Room by room, from what everybody may know to what nobody does; in a room its files in their own order.
 ORDER = """
 errors
+foreign
 terminal: text silence curve watching streams logs
-launch: launchers process job last_word watch meeting
+launch: launchers process job last_word watch meeting signals
 config: fields comments habits paths words model weights data decoding optimizer schedule sweep trainer
     programs border
 loss
@@ -29,10 +30,10 @@ data: notes fingerprints kinds listing files gutenberg python_reference sources 
     shards workers splits marks token_cache learned token_files windows copies corpus order
 runs: foreign folders owner record model_card checkpoint pretrained
 training: schedule shards muon optim plan metrics_csv plots page tensorboard loggers first_sample estimate
-    machine columns provenance preflight opening layers draws datamodule module forecast callbacks
-    callbacks.rhythm callbacks.stop callbacks.parts callbacks.metrics callbacks.samples callbacks.progress_bar
-    callbacks.verdict callbacks.checkpoints callbacks.profile report company strategies ending environment
-    train
+    machine columns provenance preflight opening layers draws datamodule divergence module forecast
+    callbacks callbacks.rhythm callbacks.stop callbacks.parts callbacks.metrics callbacks.samples
+    callbacks.progress_bar callbacks.verdict callbacks.checkpoints callbacks.profile callbacks.unfinished
+    report company strategies ending environment train
 generation: prompts next_tokens questions prompt_loop typing run
 sweep: refusals space record strategies trial version check search place ahead queue leaderboard pictures
     board workers course sweeper hydra_plugins.gpt_pretrain plugin

@@ -85,7 +85,7 @@ UNIX_NAMES = {
         "alarm",
         "SIGKILL",
     ),
-    *("SIGHUP", "SIGUSR1", "SIGUSR2", "SIGPIPE", "SIGALRM", "siginterrupt", "sigwait", "set_wakeup_fd"),
+    *("SIGHUP", "SIGUSR1", "SIGUSR2", "SIGPIPE", "SIGALRM", "siginterrupt", "sigwait"),
 }
 ASKING = ("sys.platform", "os.name", "hasattr(", "platform.system")
 

@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gpt_pretrain.cli.program import accept, command
+from gpt_pretrain.cli.program import accepted, command
 from gpt_pretrain.cli.resume import resume_arguments
 from gpt_pretrain.config import GenerateConfig, TrainConfig
 from gpt_pretrain.generation.prompts import quoted
@@ -45,10 +45,10 @@ def train_command(config: TrainConfig, run: Path) -> float | None:
         goes_on(config, run)
         prepared = preflight(config, run)
         if is_launched() or not (prepared.plan.world_size > 1 and is_sweep()):
-            words = swept_first(accept(run, config))
-            if meeting is not None:
-                meeting.gather(run.absolute(), prepared.resume_from)
-            with launching(prepared.plan.world_size):
+            with accepted(run, config) as typed, launching(prepared.plan.world_size):
+                words = swept_first(typed)
+                if meeting is not None:
+                    meeting.gather(run.absolute(), prepared.resume_from)
                 # lightning takes seconds: bad input is refused before
                 from gpt_pretrain.training.train import train
 

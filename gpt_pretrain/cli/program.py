@@ -6,6 +6,7 @@ Imports neither torch nor lightning, so `--help`, completion and a typo answer a
 import functools
 import logging
 import os
+import shutil
 import signal
 import socket
 import sys
@@ -38,6 +39,8 @@ from gpt_pretrain.errors import (
 )
 from gpt_pretrain.launch.job import job_name, requeue
 from gpt_pretrain.launch.process import process, rank
+from gpt_pretrain.launch.signals import check, hearing
+from gpt_pretrain.runs.owner import LOCK, OWNER
 from gpt_pretrain.sweep.refusals import refuse_with
 from gpt_pretrain.sweep.trial import recorded
 from gpt_pretrain.terminal.logs import Formatter, LogFile
@@ -106,11 +109,13 @@ class Program:
         os.environ["HYDRA_FULL_ERROR"] = "1"  # let errors reach us: their text is ours to write
         self.composed, self.failures = False, []
         try:
-            with _own_logging(), user_facing(self.root, debug="debug=true" in sys.argv):
+            with user_facing(self.root, debug="debug=true" in sys.argv), hearing(), _own_logging():
                 process.cache_clear()  # of an earlier program in this Python process
                 process()
                 self._start()
         except UserFacingError as error:
+            if HydraConfig.initialized() and not rank():  # its folder is made before `_task` is called
+                _remove_empty(Path(HydraConfig.get().runtime.output_dir), self.folders)
             self._fail(error)
         if self.failures:
             sys.exit(max(failure.exit_code for failure in self.failures))
@@ -153,6 +158,7 @@ class Program:
         run = Path(HydraConfig.get().runtime.output_dir)
         try:
             with recorded(run), user_facing(self.root, debug=bool(settings.get("debug"))):
+                check()
                 return self.function(to_config(settings, self.root), run)
         except UserFacingError as error:
             _remove_empty(run, self.folders)
@@ -168,14 +174,33 @@ class Program:
             show(requeue(), file=sys.stderr)
 
 
-def accept(run: Path, config: object) -> list[str]:
+@contextmanager
+def accepted(run: Path, config: object) -> Iterator[list[str]]:
     """The run came about: write its settings, for people to read, and what was said so far into its log.
 
-    Until then nothing in its folder changes, so a refusal falsifies no record. Returns the words of the
+    Until then nothing in its folder changes, so a refusal falsifies no record. A run that a signal ends
+    before it has trained a step leaves a folder as it found it, if that was empty. Gives the words of the
     command line that chose settings.
     """
     if not HydraConfig.initialized() or rank():
-        return []
+        yield []
+        return
+    found = {entry.name for entry in run.iterdir()}
+    try:
+        yield _begin(run, config)
+    except KeyboardInterrupt:
+        if found <= {LOCK, OWNER}:
+            for entry in run.iterdir():
+                if entry.name in found:
+                    continue
+                if entry.is_dir() and not entry.is_symlink():
+                    shutil.rmtree(entry)
+                else:
+                    entry.unlink()
+        raise
+
+
+def _begin(run: Path, config: object) -> list[str]:
     folder, composed = run / ".hydra", HydraConfig.get()
     words = [word for word in composed.overrides.task if not word.endswith(f"={RECORDED}")]
     folder.mkdir(exist_ok=True)

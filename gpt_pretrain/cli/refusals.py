@@ -1,8 +1,10 @@
 """What users cause and can mend, in a few lines: which setting, what holds, what to do."""
 
 import dataclasses
+import errno
 import os
 import re
+import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -77,6 +79,9 @@ _FLAGS = {
 }
 
 
+_NO_PATH = {errno.ENAMETOOLONG, errno.ELOOP, errno.EINVAL}  # what only a path that was typed can cause
+
+
 @contextmanager
 def user_facing(root: type, *, debug: bool) -> Iterator[None]:
     """Turn what users cause and can mend into a UserFacingError; with `debug`, leave tracebacks alone."""
@@ -100,11 +105,13 @@ def user_facing(root: type, *, debug: bool) -> Iterator[None]:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else Python's exit fails on it
             raise ReaderGoneError from error
         if isinstance(error, KeyboardInterrupt):
-            interrupted = UserFacingError("interrupted")
-            interrupted.exit_code = 130
+            interrupted = UserFacingError(str(error) or "interrupted")
+            interrupted.exit_code = 128 + getattr(error, "number", signal.SIGINT)
             raise interrupted from error
         if isinstance(error, MemoryError):
             raise _out_of_memory() from error
+        if isinstance(error, OSError) and error.errno in _NO_PATH:
+            raise InputError(f"{_shortened(error)}: give another path") from error
         raise InfrastructureError(f"the machine failed: {error or type(error).__name__}") from error
     except RuntimeError as error:
         if debug:
@@ -116,6 +123,10 @@ def user_facing(root: type, *, debug: bool) -> Iterator[None]:
         raise InfrastructureError(
             "another process of this run was lost: resume=<the run> goes on from its newest checkpoint"
         ) from error
+
+
+def _shortened(error: OSError) -> str:
+    return f"{error.strerror}: {str(error.filename)[:60]}..." if error.filename else str(error)
 
 
 def _out_of_memory() -> InfrastructureError:

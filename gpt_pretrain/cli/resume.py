@@ -18,10 +18,10 @@ from gpt_pretrain.config.border import as_typed
 from gpt_pretrain.config.paths import expanded, here
 from gpt_pretrain.config.words import undotted, value_of, word
 from gpt_pretrain.errors import InputError
+from gpt_pretrain.foreign import check_folder
 from gpt_pretrain.launch.job import job_folder, restarted
 from gpt_pretrain.launch.process import rank
-from gpt_pretrain.runs.folders import find_checkpoints, find_runs, is_run, newest_valid
-from gpt_pretrain.runs.foreign import check_folder
+from gpt_pretrain.runs.folders import find_checkpoints, find_runs, has_saved, is_run, newest_valid, restore
 from gpt_pretrain.runs.owner import owned
 from gpt_pretrain.runs.record import OF_THIS_MACHINE, read_record
 from gpt_pretrain.sweep.record import is_sweep
@@ -96,6 +96,8 @@ def _checkpoint_of(run: Path) -> Path | None:
     if not is_run(run):
         raise InputError(f"resume={run} is no run: give the folder that holds checkpoints/")
     with owned(run, "resume") if not rank() else nullcontext():
+        if not rank():
+            restore(run)
         checkpoint, passed_over = newest_valid(run)
     for line in passed_over if not rank() else []:
         show(f"passed over: {line}", file=sys.stderr)
@@ -125,4 +127,4 @@ def _register(record: TrainConfig, conf: Path) -> None:
 def _newest_run(named: str | None) -> Path | None:
     if named:
         return Path(named) if is_run(Path(named)) else None
-    return next((run for run in find_runs(Path("outputs")) if find_checkpoints(run)), None)
+    return next((run for run in find_runs(Path("outputs")) if has_saved(run)), None)

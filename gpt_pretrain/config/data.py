@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Any
 
-from gpt_pretrain.config.fields import number, one_of, path_to
+from gpt_pretrain.config.fields import check_processes, number, one_of, path_to
 from gpt_pretrain.errors import InputError
 
 
@@ -54,6 +54,8 @@ class DataConfig:
         return self.source == "token_files"
 
     def check(self) -> None:
+        check_processes("data.num_workers", self.num_workers)
+        check_processes("data.prepare_workers", self.prepare_workers)
         if self.source in ("text_files", "gutenberg", "hugging_face", "token_files") and not self.path:
             raise InputError(
                 "data.path is not set: give a file, a folder or a glob, as in data.path='books/*.txt'"
@@ -118,6 +120,8 @@ class TokenizerConfig:
                 f"1 + {len(self.special_tokens)} special tokens: at least {257 + len(self.special_tokens)}"
             )
         for token in self.special_tokens:
+            if not isinstance(token, str):
+                raise InputError(f"tokenizer.special_tokens: {token} is no text: write [first,second]")
             if not token or any(character.isspace() for character in token):
                 raise InputError(
                     f"tokenizer.special_tokens: {token!r} is empty or holds a space, as no special token may"

@@ -29,11 +29,13 @@ class DecodingConfig:
     no_repeat_ngram_size: int = number(0, at_least=0)  # tokens; 0: off
     logit_bias: Any = None  # what a text's last token's logit gains: {text: number}, or ["text=number", ...]
     banned_words: Any = field(default_factory=list)  # never in the new text, nor inside a word of it
-    num_beams: int = number(1, at_least=1)  # above 1 and temperature 0: beam search; else beams are drawn
+    num_beams: int = number(
+        1, at_least=1, at_most=1000
+    )  # above 1 and temperature 0: beam search; else beams are drawn
     # A beam's score is its log-probability / its length ** length_penalty.
     length_penalty: float = number(1.0, at_least=-10, at_most=10)
     early_stopping: Any = field(default=False, metadata={"one_of": (False, True, "never")})  # of beam search
-    num_return_sequences: int = number(1, at_least=1)  # continuations of each prompt
+    num_return_sequences: int = number(1, at_least=1, at_most=10_000)  # continuations of each prompt
     penalty_alpha: float | None = number(None, at_least=0, at_most=1)  # contrastive search among top_k tokens
     slide: int = number(1, at_least=1)  # tokens the window moves by when the context is full
     seed: int = number(0, at_least=0, at_most=2**63 - 1)  # of the draws

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import field
@@ -73,6 +74,14 @@ def check_ranges(config: Any, prefix: str) -> None:
             raise InputError(
                 f"{key}={value} is out of range: it must be {wanted}{null_means(key, entry.metadata)}"
             )
+
+
+def check_processes(key: str, value: int | None) -> None:
+    """Raise InputError for processes far beyond this machine's cores; a few more are fine."""
+    cores = os.cpu_count() or 1
+    most = max(16, 4 * cores)
+    if value is not None and value > most:
+        raise InputError(f"{key}={value}: this machine has {cores} processors: set {most} or less")
 
 
 def nearest(word: str, known: list[str]) -> str:

@@ -27,6 +27,13 @@ class TrainerConfig:
     global_batch_tokens: int | None = number(None, "no accumulation", at_least=1)  # tokens a step
     draws: str = one_of("step", "book")  # of dropout: a seed a step; book: one generator that runs on
     grad_clip: float | None = number(1.0, "no clipping", above=0)  # largest gradient norm
+    # On a loss or gradient that is no number, found before the optimizer moves: end the run, leave the step's
+    # batch out, or go back to the newest checkpoint and past the batches since.
+    on_divergence: str = one_of("stop", "skip", "rollback")
+    divergence_budget: int = number(10, at_least=1)  # times in a run that it may skip or roll back
+    spike: float | None = number(
+        None, "no such limit", above=1
+    )  # a norm that many times its median is one, too
     log_every: int = number(10, at_least=1)  # optimizer steps, like all that follow
     eval_every: int | None = number(None, "ten times a run", at_least=1)  # between evaluations
     eval_first: int | None = number(None, "eval_every", at_least=1)  # 1 and 5: after 1, 6, 11, ...
@@ -35,8 +42,10 @@ class TrainerConfig:
     sample_every: int | None = number(None, "at every evaluation", at_least=1)  # between samples
     sample_prompt: str | None = None  # None: data.prompt, else how the validation text begins
     checkpoint_every: int | None = number(None, "only the best and the last", at_least=1)  # between them
-    keep_best: bool = True  # also save whenever the validation loss is the lowest so far
-    keep_last: int = number(2, at_least=1)  # older ones are deleted, the best one never
+    keep_best: bool = True  # also save whenever the validation loss is among the lowest so far
+    best_of: int = number(1, at_least=1)  # how many of the lowest
+    keep_last: int = number(2, at_least=2)  # older ones are deleted, the best never; one may turn out damaged
+    save_retries: int = number(3, at_least=0)  # saves that may fail one after another, as on a full disk
     profile: bool = False  # write a trace of five steps and print the operations that took longest
 
 

@@ -30,5 +30,5 @@ class WeightsConfig:
             )
         for key in ("huggingface_urls", "openai_urls"):
             for url in getattr(self, key):
-                if not url.startswith(("https://", "http://")):
+                if not isinstance(url, str) or not url.startswith(("https://", "http://")):
                     raise InputError(f"weights.{key} has {url}, which is no http address")

@@ -6,7 +6,6 @@ import codecs
 import gzip
 import io
 import itertools
-import json
 import shlex
 import zlib
 from collections.abc import Callable, Iterable, Iterator
@@ -15,13 +14,17 @@ from typing import IO, Any
 
 from gpt_pretrain.data.kinds import kind_of, what_begins_with, why_no_text
 from gpt_pretrain.errors import InputError
+from gpt_pretrain.foreign import parse_json
 
 Document = Iterable[str]  # its text in pieces of any length
 OnBytes = Callable[[int], None]  # told how many bytes of the files have been read, for the progress bar
 
 CHUNK = 1 << 18  # bytes; a fifth faster than 1 MiB, which no longer fits a core's cache
 ZSTD_CHUNK = 1 << 10  # bytes to unpack at once: some kB of text, and of what is made to swell, 32 MiB
-LINE_BYTES = 1 << 30  # the longest line of .jsonl; a packed file of a few MB may hold one of terabytes
+LINE_BYTES = 1 << 30  # the longest line of .jsonl
+PACKED_LINE_BYTES = (
+    16 << 20
+)  # and of a packed file, of which a few kB may hold terabytes: three times in memory
 BINARY_BYTES = 64  # from which on a quarter of zeros says that it is no UTF-8
 
 
@@ -123,17 +126,22 @@ class _Counted(io.RawIOBase):
 
 def _lines(file: Path, text_field: str, on_bytes: OnBytes) -> Iterator[Document]:
     with io.BufferedReader(_Counted(file, on_bytes), CHUNK) as packed, _unpacked(file, packed) as stream:
+        longest, remedy = (
+            (LINE_BYTES, "split it")
+            if stream is packed
+            else (PACKED_LINE_BYTES, "unpack the file, or split it")
+        )
         for number in itertools.count(1):
-            line = _read(stream.readline, LINE_BYTES, str(file))
+            line = _read(stream.readline, longest, str(file))
             if not line:
                 return
-            if len(line) == LINE_BYTES:
-                raise InputError(f"{file}, line {number} is longer than {LINE_BYTES >> 20} MiB: split it")
+            if len(line) == longest:
+                raise InputError(f"{file}, line {number} is longer than {longest >> 20} MiB: {remedy}")
             if line.strip():
                 place = f"{file}, line {number}"
                 try:
-                    row = json.loads(line)
-                except (ValueError, RecursionError) as error:
+                    row = parse_json(line)
+                except ValueError as error:
                     raise InputError(f"{place} is not JSON: {error}") from error
                 if text := text_of(row, text_field, place):
                     yield [text]

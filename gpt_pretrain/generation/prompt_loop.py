@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import signal
 from collections.abc import Callable, Iterator
 
 from omegaconf import OmegaConf
@@ -10,6 +11,7 @@ from omegaconf.errors import OmegaConfBaseException
 from gpt_pretrain.config import DecodingConfig, nearest
 from gpt_pretrain.config.fields import check_ranges
 from gpt_pretrain.errors import InputError
+from gpt_pretrain.launch.signals import forget
 from gpt_pretrain.terminal.text import show
 
 HELP = """\
@@ -59,10 +61,17 @@ def _written(pieces: Iterator[str]) -> str:
         for piece in pieces:
             text += piece
             show(piece, end="", flush=True)
-    except KeyboardInterrupt:
-        pass
+    except KeyboardInterrupt as interrupted:
+        end_unless_typed(interrupted)
     show(flush=True)
     return text
+
+
+def end_unless_typed(interrupted: KeyboardInterrupt) -> None:
+    """Ctrl-C stops the writing; any other signal ends the program."""
+    if getattr(interrupted, "number", signal.SIGINT) != signal.SIGINT:
+        raise interrupted
+    forget()
 
 
 def _obeyed(line: str, settings: DecodingConfig) -> DecodingConfig:

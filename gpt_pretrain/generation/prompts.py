@@ -8,6 +8,7 @@ from typing import Any
 
 from gpt_pretrain.config.words import SWEEP, word
 from gpt_pretrain.errors import InputError
+from gpt_pretrain.foreign import parse_json
 from gpt_pretrain.runs.foreign import read_yaml
 from gpt_pretrain.runs.record import SETTINGS
 
@@ -57,8 +58,8 @@ def read_prompts(path: str) -> list[str]:
 
 def _from_json(line: str, place: str) -> str:
     try:
-        row = json.loads(line)
-    except (ValueError, RecursionError) as error:
+        row = parse_json(line)
+    except ValueError as error:
         raise InputError(f'{place} is not JSON ({error}): write {{"prompt": "..."}}') from error
     prompt = row.get("prompt") if isinstance(row, dict) else row
     if not isinstance(prompt, str):

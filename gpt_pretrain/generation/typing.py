@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from gpt_pretrain.config import DecodingConfig
+from gpt_pretrain.generation.prompt_loop import end_unless_typed
 from gpt_pretrain.terminal.text import show
 
 COMMANDS = [entry.name for entry in dataclasses.fields(DecodingConfig)] + [
@@ -31,7 +32,8 @@ def typed_lines(history: Path) -> Iterator[str]:
             if on_terminal:
                 show(file=sys.stderr)  # the shell begins a line of its own
             return
-        except KeyboardInterrupt:
+        except KeyboardInterrupt as interrupted:
+            end_unless_typed(interrupted)
             show("\n(Ctrl-D or /quit ends)", file=sys.stderr)
 
 

@@ -13,20 +13,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor
 
 from gpt_pretrain.config import ModelConfig
-from gpt_pretrain.errors import ArtifactError
-from gpt_pretrain.runs.folders import MANIFEST, fingerprint
-from gpt_pretrain.runs.foreign import read_json, to_yaml
+from gpt_pretrain.foreign import read_bytes, read_json, to_yaml
+from gpt_pretrain.runs.folders import ASIDE, MANIFEST, fingerprint
 from gpt_pretrain.runs.record import SETTINGS
 from gpt_pretrain.tokenizer import Tokenizer
 from gpt_pretrain.weights.fit import check_fit
 from gpt_pretrain.weights.huggingface import files_beside, from_huggingface_config, to_huggingface
 from gpt_pretrain.weights.read import open_weights
-from gpt_pretrain.weights.safetensors_file import write_safetensors
+from gpt_pretrain.weights.safetensors_file import read_safetensors, write_safetensors
+from gpt_pretrain.weights.stored import check_finite
 
 STATE = "trainer_state.json"
 
@@ -61,25 +59,30 @@ def write_checkpoint(
         (partial / STATE).write_text(json.dumps(training.progress, indent=2) + "\n", encoding="utf-8")
         (partial / SETTINGS).write_text(to_yaml(settings), encoding="utf-8")
         manifest = {file.name: fingerprint(file) for file in sorted(partial.iterdir())}
-        (partial / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
+        # Without a line's end after it: no byte of it may be lost unnoticed.
+        (partial / MANIFEST).write_text(json.dumps(manifest, indent=2), encoding="utf-8")
         # The disk holds each file, then the folder's list of them, before the name says that all is there.
         for file in partial.iterdir():
             _sync(file)
         _sync(partial)
+        aside = folder.with_name(f".{folder.name}{ASIDE}")
         if folder.exists():
-            shutil.rmtree(folder)
-        partial.rename(folder)
+            folder.rename(aside)  # a kill from here on: see `tidy`
+        try:
+            partial.rename(folder)
+        except OSError:
+            if aside.exists():
+                aside.rename(folder)
+            raise
         _sync(folder.parent)
+        shutil.rmtree(aside, ignore_errors=True)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
 
 
 def read_config(folder: Path) -> ModelConfig:
     """The model's shape, from a checkpoint's `config.json`. Raises ArtifactError."""
-    try:
-        return from_huggingface_config((folder / "config.json").read_bytes())
-    except OSError as error:
-        raise ArtifactError(f"{folder}: config.json cannot be read: {error.strerror}") from error
+    return from_huggingface_config(read_bytes(folder / "config.json"))
 
 
 def read_parameters(folder: Path, config: ModelConfig) -> dict[str, Tensor]:
@@ -98,10 +101,13 @@ def read_training(folder: Path) -> TrainingState:
 
 
 def _load_tensors(file: Path) -> dict[str, Tensor]:
-    try:
-        return load_file(file)
-    except (SafetensorError, OSError) as error:
-        raise ArtifactError(f"{file} cannot be read: {error}") from error
+    tensors, _ = read_safetensors(file)
+    own = {}
+    for name, stored in tensors.items():
+        own[name] = stored.read().clone()  # what is mapped is the file's
+        check_finite(file, name, own[name])
+        stored.release()
+    return own
 
 
 def _sync(path: Path) -> None:

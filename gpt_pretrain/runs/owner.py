@@ -13,7 +13,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from gpt_pretrain.errors import ArtifactError, InputError
-from gpt_pretrain.runs.foreign import check_folder, read_json
+from gpt_pretrain.foreign import check_folder, read_json
 
 log = logging.getLogger(__name__)
 

@@ -18,6 +18,7 @@ from gpt_pretrain.config.data import FROM_WEIGHTS
 from gpt_pretrain.data.learned import tokenizer_for
 from gpt_pretrain.data.sources import cache_dir
 from gpt_pretrain.errors import InputError
+from gpt_pretrain.foreign import read_json
 from gpt_pretrain.model import GPTModel
 from gpt_pretrain.runs.folders import MANIFEST, find_checkpoint, find_checkpoints, find_runs, verify
 from gpt_pretrain.runs.foreign import read_bytes
@@ -41,9 +42,20 @@ def open_pretrained(
     if weights.name == "scratch" and checkpoint is None:
         return None
     path = _path(weights, model, checkpoint)
-    if (path / MANIFEST).is_file():
-        verify(path, but=OWN_FILES)
+    _verify_what_can_be(path)
     return open_weights(path, model.n_heads)
+
+
+def _verify_what_can_be(path: Path) -> None:
+    """Compare with the manifest beside it; where there is none, say that nothing was compared."""
+    folder = path if path.is_dir() else path.parent
+    if (folder / MANIFEST).is_file() and (path.is_dir() or path.name in read_json(folder / MANIFEST)):
+        verify(folder, but=OWN_FILES if path.name not in OWN_FILES else ())
+    elif (folder / "trainer_state.json").is_file() or path.is_file():
+        lacks = (
+            f"no {MANIFEST} says what" if path.is_file() else f"its {MANIFEST} is missing: nothing says what"
+        )
+        show(f"{path} is used unchecked: {lacks} it should hold", file=sys.stderr)
 
 
 def load_pretrained(
@@ -162,6 +174,9 @@ def _path(weights: WeightsConfig, model: ModelSettings, checkpoint: str | None) 
         raise InputError(
             f"checkpoint={checkpoint} and weights={weights.name} both name weights: give one of them"
         )
+    for setting, given in (("checkpoint", checkpoint), ("weights.path", weights.path)):
+        if given == "":  # the folder we are in, to a path
+            raise InputError(f"{setting} is empty: give a run, a checkpoint or a file of weights")
     if checkpoint is not None:
         return find_checkpoint(Path(checkpoint))
     if weights.path is not None:

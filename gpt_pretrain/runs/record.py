@@ -6,7 +6,7 @@ from typing import Any
 from gpt_pretrain.config import TrainConfig, to_config, to_plain
 from gpt_pretrain.config.words import typed
 from gpt_pretrain.errors import ArtifactError, InputError
-from gpt_pretrain.runs.foreign import read_yaml
+from gpt_pretrain.foreign import read_yaml
 
 SETTINGS = "settings.yaml"
 

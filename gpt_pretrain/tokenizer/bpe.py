@@ -2,7 +2,6 @@
 
 import base64
 import binascii
-import json
 from importlib.resources import files
 from itertools import pairwise
 from typing import Any
@@ -11,6 +10,7 @@ import numpy as np
 import tiktoken
 
 from gpt_pretrain.errors import ArtifactError, InputError
+from gpt_pretrain.foreign import parse_json
 from gpt_pretrain.tokenizer import patterns
 from gpt_pretrain.tokenizer.protocol import (
     END_OF_TEXT,
@@ -92,7 +92,7 @@ class BPETokenizer(InSegments):
 def gpt2_ranks(vocab: bytes | None = None) -> dict[bytes, int]:
     """GPT-2's tokens and ranks from its `encoder.json` (`vocab.json` of a checkpoint), by default our own."""
     byte_of = {character: byte for byte, character in enumerate(printable_bytes())}
-    ids = json.loads(_vocab_file("encoder.json") if vocab is None else vocab)
+    ids = parse_json(_vocab_file("encoder.json") if vocab is None else vocab)
     # A token's id is its merge rank, so the published ids are the ranks.
     return {bytes(byte_of[c] for c in token): rank for token, rank in ids.items() if token != END_OF_TEXT}
 

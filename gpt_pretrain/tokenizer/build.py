@@ -9,6 +9,7 @@ from typing import Any
 
 from gpt_pretrain.config import TokenizerConfig, nearest
 from gpt_pretrain.errors import InputError
+from gpt_pretrain.foreign import LARGE, open_plain, read_at_most
 from gpt_pretrain.tokenizer.bpe import ENCODINGS, BPETokenizer, gpt2_ranks, read_ranks
 from gpt_pretrain.tokenizer.protocol import Tokenizer
 from gpt_pretrain.tokenizer.small import ByteTokenizer, CharacterTokenizer
@@ -101,6 +102,10 @@ TOKENIZERS: dict[str, Callable[[TokenizerConfig, Learned], Tokenizer]] = {
 
 def _read(path: str | None) -> bytes:
     try:
-        return Path(path or "").read_bytes()
+        with open_plain(Path(path or ""), follow=True) as stream:
+            content = read_at_most(stream, LARGE)
     except OSError as error:
         raise InputError(f"tokenizer.path={path} cannot be read: {error.strerror}") from error
+    if len(content) > LARGE:
+        raise InputError(f"tokenizer.path={path} is larger than any tokenizer's file")
+    return content

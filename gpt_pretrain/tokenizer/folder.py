@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from gpt_pretrain.errors import ArtifactError, InputError
+from gpt_pretrain.foreign import parse_json
 from gpt_pretrain.tokenizer.bpe import ENCODINGS, RANKS_FILE, BPETokenizer, gpt2_ranks, read_ranks
 from gpt_pretrain.tokenizer.build import special_above
 from gpt_pretrain.tokenizer.protocol import END_OF_TEXT, Tokenizer, to_json
@@ -30,7 +31,7 @@ def tokenizer_files(tokenizer: Tokenizer) -> dict[str, bytes]:
 def load_tokenizer(folder: Path, read: Read = Path.read_bytes) -> Tokenizer:
     """The tokenizer of `tokenizer_files` in a folder. Raises ArtifactError."""
     try:
-        settings = json.loads(read(folder / TOKENIZER_FILE))
+        settings = parse_json(read(folder / TOKENIZER_FILE))
         match settings["name"]:
             case "bytes":
                 return ByteTokenizer(settings["special_tokens"])
@@ -157,8 +158,8 @@ def _object(file: Path, read: Read) -> dict[str, Any]:
 
 def _parsed(content: bytes, file: Path) -> dict[str, Any]:
     try:
-        whole = json.loads(content)
-    except (ValueError, RecursionError) as error:
+        whole = parse_json(content)
+    except ValueError as error:
         raise ArtifactError(f"{file} is no tokenizer: {error}") from error
     if not isinstance(whole, dict):
         raise ArtifactError(f"{file} is no tokenizer: it is no JSON object")

@@ -97,16 +97,19 @@ class BookBatches(Dataset[Batch]):
 
 
 class From(Sampler[int]):
-    """Counts from `first` to `n` - 1, but is as long as the run: Lightning counts batches from its start."""
+    """Counts from `first` to `n` - 1, but is as long as the run: Lightning counts batches from its start.
 
-    def __init__(self, first: int, n: int) -> None:
-        self.first, self.n = first, n
+    `past`: batches that the run has left out, where it rolled back.
+    """
+
+    def __init__(self, first: int, n: int, past: int = 0) -> None:
+        self.first, self.n, self.past = first, n, past
 
     def __len__(self) -> int:
         return self.n
 
     def __iter__(self) -> Iterator[int]:
-        return iter(range(self.first, self.n))
+        return iter(range(self.first + self.past, self.n + self.past))
 
 
 class GPTDataModule(L.LightningDataModule):
@@ -123,27 +126,40 @@ class GPTDataModule(L.LightningDataModule):
         eval_batches: int | None,
         eval_train: bool,
         book: BookDraws | None = None,  # data.order=book: whose shuffles to follow
+        passed_over: Callable[[], int] = lambda: 0,  # steps whose batches the run has left out so far
     ) -> None:
         super().__init__()
         self.corpus, self.config, self.plan = corpus, config, plan
         self.context_length, self.seed, self.book = context_length, seed, book
-        self.eval_batches, self.eval_train = eval_batches, eval_train
+        self.eval_batches, self.eval_train, self.passed_over = eval_batches, eval_train, passed_over
         self.first_batch = 0
 
     def train_dataloader(self) -> DataLoader[Batch]:
         batches: TrainBatches | BookBatches
         if self.book is None:
-            batches = TrainBatches(
-                self.corpus,
-                self.config,
-                self.plan,
-                context_length=self.context_length,
-                rank=self._rank,
-                seed=self.seed,
-            )
+            batches = self._train_batches()
         else:
             batches = self._book_batches(lambda book: book.epoch_seed, self.plan.steps)
-        return self._loader(batches, From(self.first_batch, len(batches)))
+        past = self.passed_over() * self.plan.accumulate
+        return self._loader(batches, From(self.first_batch, len(batches), past))
+
+    def starts(self, step: int) -> list[int]:
+        """The tokens of the training text at which this rank's windows of a step (from 1 on) begin."""
+        if self.book is not None:
+            return []
+        order = self._train_batches().order
+        first = (step - 1 + self.passed_over()) * self.plan.accumulate
+        return [int(start) for k in range(first, first + self.plan.accumulate) for start in order.starts(k)]
+
+    def _train_batches(self) -> TrainBatches:
+        return TrainBatches(
+            self.corpus,
+            self.config,
+            self.plan,
+            context_length=self.context_length,
+            rank=self._rank,
+            seed=self.seed,
+        )
 
     def val_dataloader(self) -> list[DataLoader[Batch]]:
         """The validation split; with `eval_train` the training split as a second one, in the text's order or,

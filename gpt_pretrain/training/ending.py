@@ -1,7 +1,6 @@
 """How a run ends: its exit reason, its summary and its conclusion, whatever ended it."""
 
 import logging
-import signal
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
@@ -10,16 +9,21 @@ import lightning as L
 
 from gpt_pretrain.config import TrainConfig
 from gpt_pretrain.config.words import typed
-from gpt_pretrain.errors import DivergedError, StoppedError
+from gpt_pretrain.errors import ArtifactError, DivergedError, StoppedError
 from gpt_pretrain.training.callbacks.checkpoints import Checkpoints
 from gpt_pretrain.training.callbacks.metrics import Metrics
 from gpt_pretrain.training.callbacks.samples import Samples
 from gpt_pretrain.training.callbacks.stop import Stop
+from gpt_pretrain.training.divergence import RolledBackError
 from gpt_pretrain.training.module import GPTModule
 from gpt_pretrain.training.preflight import Prepared
 from gpt_pretrain.training.report import Summary, conclude, reason_in_words, short, summarize
 
 log = logging.getLogger(__name__)
+
+
+# What Lightning raises where a state that it restores is none.
+_MISFITS = (KeyError, TypeError, AttributeError, IndexError, ValueError)
 
 
 class Ending:
@@ -52,8 +56,13 @@ class Ending:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if isinstance(error, SystemExit):  # Lightning's answer to a Ctrl-C before anyone listens
+        if isinstance(error, SystemExit):  # Lightning's answer to an interruption before the first step
             error = error.__context__ or error
+        if isinstance(error, KeyboardInterrupt):  # there is nothing to conclude
+            raise error from None
+        if isinstance(error, RolledBackError):  # nor is it the end
+            return
+        self._refuse_misfit(error)
         self.summary = summarize(
             self.prepared.plan,
             self.module.model,
@@ -84,6 +93,14 @@ class Ending:
                 f"go on with {typed('resume', short(self.run))}",
             )
 
+    def _refuse_misfit(self, error: BaseException | None) -> None:
+        """Raise ArtifactError where a checkpoint's state could not be restored."""
+        if isinstance(error, _MISFITS) and self.prepared.resume_from and not self.stop.started:
+            raise ArtifactError(
+                f"{self.prepared.resume_from} holds a training state that does not fit ({error!r:.80}): "
+                "go on from an earlier checkpoint, or begin a new run from its weights"
+            ) from error
+
     def _reason(self, error: BaseException | None) -> str:
         match error:
             case None:  # a signal that came after the last step has found nothing to stop
@@ -92,8 +109,4 @@ class Ending:
                 return self.stop.given_up or "finished"
             case DivergedError():
                 return "diverged"
-            case StoppedError():
-                return f"signal {error.exit_code - 128}"
-            case KeyboardInterrupt():
-                return f"signal {int(signal.SIGINT)}"
         return "failed"

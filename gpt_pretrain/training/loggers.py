@@ -14,13 +14,13 @@ from gpt_pretrain.training.metrics_csv import MetricsCSV
 from gpt_pretrain.training.tensorboard import EventFiles
 
 
-def build_loggers(config: LoggerConfig, run: Path, first_step: int) -> list[Logger]:
-    """A resumed run passes the step of its checkpoint: what came after it is written anew."""
+def build_loggers(config: LoggerConfig, run: Path, due: int) -> list[Logger]:
+    """`due`: the first step that is still to be logged; what was written from it on is written anew."""
     loggers: list[Logger] = []
     if config.csv:
-        loggers.append(CSV(run / "metrics.csv", first_step))
+        loggers.append(CSV(run / "metrics.csv", due))
     if config.tensorboard:
-        loggers.append(TensorBoard(run, first_step))
+        loggers.append(TensorBoard(run, due))
     if config.wandb:
         with watching("wandb"):
             loggers.append(_wandb(config, run))

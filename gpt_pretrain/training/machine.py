@@ -6,7 +6,8 @@ import sys
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from gpt_pretrain.config import TrainConfig, TrainerConfig
+from gpt_pretrain.config import ModelConfig, OptimizerConfig, TrainConfig, TrainerConfig
+from gpt_pretrain.config.fields import check_processes
 from gpt_pretrain.errors import InputError
 from gpt_pretrain.launch.launchers import SRUN
 from gpt_pretrain.launch.process import is_launched, process
@@ -64,6 +65,8 @@ def find_machine(trainer: TrainerConfig) -> Machine:
             f"with torchrun --nnodes={trainer.num_nodes} --nproc-per-node=<devices> train.py ..., "
             f"or all with srun --nodes={trainer.num_nodes} --ntasks-per-node=<devices> python train.py ..."
         )
+    if accelerator == "cpu":
+        check_processes("trainer.devices", devices)
     if accelerator == "gpu" and devices > n_gpus:
         raise InputError(_too_few_gpus(devices, n_gpus))
     if accelerator == "mps" and devices * process().num_nodes > 1:
@@ -135,6 +138,45 @@ def memory_mb(device: "torch.device") -> float | None:
         with open("/proc/self/statm", encoding="ascii") as stream:
             return int(stream.read().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1e6
     return None
+
+
+def check_memory(machine: Machine, model: ModelConfig, optimizer: OptimizerConfig, batch_size: int) -> None:
+    """Raise InputError for a plan that cannot be: what it needs at the very least is more than there is.
+
+    Counted are weights, gradients, the optimizer's moments and one batch's logits; activations come on top.
+    """
+    total = _memory(machine)
+    if total is None:
+        return
+    width, size = model.emb_dim, 2 if machine.precision == "bf16-true" else 4
+    embeddings = (2 - model.tie_weights) * model.vocab_size + model.context_length
+    n_params = width * (embeddings + 12 * width * model.n_layers)
+    copies = {"sgd": 2, "muon": 3}.get(optimizer.name, 4)  # Adam has two moments a weight
+    logits = 2 * batch_size * model.context_length * model.vocab_size  # bytes; bfloat16's, at the least
+    shards = (
+        machine.world_size if machine.strategy == "fsdp" else 1
+    )  # of weights and all that belongs to them
+    needed = copies * size * n_params // shards + logits
+    if needed > total:
+        raise InputError(
+            f"{n_params:,} parameters and data.batch_size={batch_size} need {_gib(needed)} to train, and "
+            f"there are {_gib(total)} a process: choose a smaller model or batch"
+        )
+
+
+def _memory(machine: Machine) -> int | None:
+    """Bytes that one of the processes can have at most; None where the system does not tell."""
+    if machine.accelerator == "gpu":
+        import torch
+
+        return int(torch.cuda.get_device_properties(0).total_memory)
+    if machine.accelerator == "cpu" and hasattr(os, "sysconf"):
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // machine.devices
+    return None
+
+
+def _gib(n_bytes: int) -> str:
+    return f"{n_bytes / 2**30:,.1f} GiB"
 
 
 def _devices_launched(trainer: TrainerConfig) -> int:

@@ -1,6 +1,7 @@
 """metrics.csv: one row a step, columns as they first appear."""
 
 import csv
+import io
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -8,21 +9,24 @@ from typing import Any
 from lightning.pytorch.loggers.logger import Logger
 from lightning.pytorch.utilities import rank_zero_only
 
+from gpt_pretrain.runs.folders import replace
 from gpt_pretrain.terminal.watching import watching
 
 
 class MetricsCSV(Logger):
-    """Appends a row a step. A resumed run keeps those up to `first_step`, which Lightning's would delete."""
+    """Appends a row a step. A resumed run keeps those before the step that is due, which Lightning's would
+    delete.
+    """
 
-    def __init__(self, file: Path, first_step: int = 0) -> None:
+    def __init__(self, file: Path, due: int = 0) -> None:
         super().__init__()
         self.file = file
         self.rows: list[dict[str, float]] = []
         self.columns: list[str] = ["step"]
         self._whole = False  # the file holds every row but the newest, in these columns
-        if first_step:
+        if due:
             with watching("metrics.csv"):
-                self.rows = [row for row in read_rows(file) if row["step"] <= first_step]
+                self.rows = [row for row in read_rows(file) if row["step"] < due]
                 self.columns = list(dict.fromkeys(["step", *(key for row in self.rows for key in row)]))
 
     @property
@@ -41,40 +45,55 @@ class MetricsCSV(Logger):
         self.columns += new
         whole, self._whole = self._whole and not new and self.file.exists(), False
         if whole:
-            self._write(self.file, [row], "a")
-        else:  # beside it first: a full disk takes no row that was written
-            partial = self.file.with_name(f".{self.file.name}.partial")
-            self._write(partial, self.rows, "w")
-            partial.replace(self.file)
+            with self.file.open("a", newline="", encoding="utf-8") as stream:
+                stream.write(self._lines([row], header=False))
+        else:  # beside it first: a full disk or a kill takes no row that was written
+            replace(self.file, self._lines(self.rows, header=True).encode())
         self._whole = True
 
     def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:
         """The settings stand in .hydra/ and in every checkpoint."""
 
-    def _write(self, file: Path, rows: list[dict[str, float]], mode: str) -> None:
-        with file.open(mode, newline="", encoding="utf-8") as stream:
-            writer = csv.DictWriter(stream, self.columns)
-            if mode == "w":
-                writer.writeheader()
-            for row in rows:
-                writer.writerow({key: _number(value) for key, value in row.items()})
+    def _lines(self, rows: list[dict[str, float]], *, header: bool) -> str:
+        stream = io.StringIO(newline="")
+        writer = csv.DictWriter(stream, self.columns)
+        if header:
+            writer.writeheader()
+        for row in rows:
+            writer.writerow({key: _number(value) for key, value in row.items()})
+        return stream.getvalue()
 
 
 def read_rows(file: Path) -> list[dict[str, float]]:
     """The rows of a metrics.csv, each with the values that it has. Passes over a row that a full disk or a
-    killed process has cut, and what is no row.
+    killed process has cut, and what is no row that follows the one before.
     """
+    rows: list[dict[str, float]] = []
     if not file.is_file():
-        return []
+        return rows
     with file.open(newline="", encoding="utf-8", errors="replace") as stream:
-        rows = [_values(row) for row in csv.DictReader(line.replace("\0", "") for line in stream)]
-    return [row for row in rows if "step" in row]
+        columns = _fields(stream.readline())
+        for line in stream:
+            row = _values(columns, _fields(line))
+            if "step" in row and (not rows or row["step"] > rows[-1]["step"]):
+                rows.append(row)
+    return rows
 
 
-def _values(row: dict[str, str]) -> dict[str, float]:
+def _fields(line: str) -> list[str]:
+    """None of a line without its end: what is there of its last number may be another one."""
     try:
-        return {key: float(text) for key, text in row.items() if text}
-    except (TypeError, ValueError):
+        return next(csv.reader([line.replace("\0", "")])) if line.endswith("\n") else []
+    except (csv.Error, StopIteration):
+        return []
+
+
+def _values(columns: list[str], fields: list[str]) -> dict[str, float]:
+    if len(columns) != len(fields):
+        return {}
+    try:
+        return {key: float(text) for key, text in zip(columns, fields, strict=True) if text}
+    except ValueError:
         return {}
 
 

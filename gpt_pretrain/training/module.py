@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from collections import deque
 from collections.abc import Callable
 from typing import Any
 
@@ -13,9 +14,11 @@ from torch.optim import Optimizer
 
 from gpt_pretrain.config import OptimizerConfig, ScheduleConfig
 from gpt_pretrain.errors import DivergedError
+from gpt_pretrain.launch.signals import received
 from gpt_pretrain.loss import bits_per_byte, next_token_loss, perplexity, summed_token_loss
 from gpt_pretrain.model import GPTModel
-from gpt_pretrain.training.datamodule import Batch
+from gpt_pretrain.training.datamodule import Batch, GPTDataModule
+from gpt_pretrain.training.divergence import Divergence
 from gpt_pretrain.training.draws import Draws
 from gpt_pretrain.training.optim import build_optimizer, parameter_names, rates_by_group
 from gpt_pretrain.training.plan import Plan
@@ -40,6 +43,7 @@ class GPTModule(L.LightningModule):
         draws: Draws,
         grad_clip: float | None,
         val_bytes_per_token: float,
+        divergence: Divergence | None = None,
     ) -> None:
         super().__init__()
         self.model = model
@@ -47,6 +51,10 @@ class GPTModule(L.LightningModule):
         self.plan, self.draws, self.grad_clip = plan, draws, grad_clip
         self.val_bytes_per_token = val_bytes_per_token
         self.measured_elsewhere = False  # Metrics says so; under a trainer of the user's own nobody does
+        self.divergence = divergence or Divergence("stop", 1, None)
+        self.signal_number = 0  # that the ranks have agreed on in the step just taken
+        self.evaluation_cut = False  # by a signal: its losses are of a part of the text
+        self.step_losses: deque[Tensor] = deque(maxlen=plan.accumulate)  # of this step's micro-steps
         self.train_losses: list[Tensor] = []  # of the micro-steps since the last report, left on their device
         self.grad_norm: Tensor | None = None
         self.gradients_ready: Callable[[GPTModule], None] | None = None  # asked before they are clipped
@@ -71,6 +79,7 @@ class GPTModule(L.LightningModule):
         with self.draws.forward(batch_idx, self.global_rank):
             logits = self.model(batch["inputs"])
         loss = next_token_loss(logits, batch["targets"])
+        self.step_losses.append(loss.detach())
         if self.measured_elsewhere:
             self.train_losses.append(loss.detach())
         else:
@@ -88,6 +97,8 @@ class GPTModule(L.LightningModule):
         self.evaluated[dataloader_idx] += exact(torch.stack([total, n_tokens.to(total.dtype)]))
 
     def on_validation_epoch_end(self) -> None:
+        if self.evaluation_cut:
+            return
         losses = [self._mean_over_ranks(sums) for sums in self.evaluated]
         for loss in losses:
             if not math.isfinite(loss):
@@ -104,20 +115,15 @@ class GPTModule(L.LightningModule):
 
     def report(self) -> dict[str, float]:
         """Mean training loss since the last report, gradient norm, learning rate. Every rank must call it."""
-        losses = exact(torch.stack(self.train_losses))
+        losses = torch.stack(self.train_losses) if self.train_losses else torch.zeros(0, device=self.device)
+        losses = exact(losses)
         loss = self._mean_over_ranks(torch.stack([losses.sum(), torch.ones_like(losses).sum()]))
         self.train_losses.clear()
-        if not math.isfinite(loss):
-            raise self.diverged(f"the training loss is {loss}")
+        # Without a loss where every step since the last report was skipped.
+        trained = {} if math.isnan(loss) else {"train/loss": loss, "train/perplexity": perplexity(loss)}
         assert self.grad_norm is not None
-        norm = float(self.grad_norm)
-        return {
-            "train/loss": loss,
-            "train/perplexity": perplexity(loss),
-            "lr": self.current_lr(),
-            "grad_norm": norm,
-            **{f"lr/{group}": rate for group, rate in rates_by_group(self.trainer.optimizers[0]).items()},
-        }
+        rates = {f"lr/{group}": rate for group, rate in rates_by_group(self.trainer.optimizers[0]).items()}
+        return trained | {"lr": self.current_lr(), "grad_norm": float(self.grad_norm), **rates}
 
     def is_finite(self) -> bool:
         """Whether all weights are numbers. Every rank must ask where they are sharded: each sees its part."""
@@ -127,11 +133,12 @@ class GPTModule(L.LightningModule):
         parts = torch.tensor(float(not finite), device=self.device)
         return not torch.as_tensor(self.trainer.strategy.reduce(parts, reduce_op="sum")).item()
 
-    def diverged(self, finding: str) -> DivergedError:
+    def diverged(self, finding: str, step: int | None = None, samples: str = "") -> DivergedError:
         """What to raise on finding numbers that are none, with the remedy."""
         clip = "" if self.grad_clip else " or clip with trainer.grad_clip=1.0"
+        step = self.trainer.global_step if step is None else step
         return DivergedError(
-            f"{finding} at step {self.trainer.global_step}: "
+            f"{finding} at step {step}{samples and f' ({samples})'}: "
             f"lower optimizer.lr={self.optimizer_config.lr:g}, warm up for longer{clip}"
         )
 
@@ -145,10 +152,15 @@ class GPTModule(L.LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["plan"] = dataclasses.asdict(self.plan)
         checkpoint["draws"] = self.draws.state_dict()
+        checkpoint["divergence"] = self.divergence.state_dict()
+        checkpoint["train_losses"] = self._gathered([float(loss) for loss in self.train_losses])
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """A resumed run has the checkpoint's optimizer state, and the settings of its command line."""
         self.draws.load_state_dict(checkpoint.get("draws", {}))  # an earlier version stored none
+        if "divergence" in checkpoint:
+            self.divergence.load_state_dict(checkpoint["divergence"])
+        self.train_losses = [torch.tensor(loss, device=self.device) for loss in self._own_losses(checkpoint)]
         (stored,) = checkpoint["optimizer_states"]
         groups = build_optimizer(self.model, self.optimizer_config).state_dict()["param_groups"]
         names, places = parameter_names(stored["param_groups"]), parameter_names(groups)
@@ -172,12 +184,60 @@ class GPTModule(L.LightningModule):
         if self.gradients_ready is not None:
             self.gradients_ready(self)
         limit = math.inf if self.grad_clip is None else self.grad_clip
-        self.grad_norm = whole(torch.nn.utils.clip_grad_norm_(self.model.parameters(), limit))
+        norm = whole(torch.nn.utils.clip_grad_norm_(self.model.parameters(), limit))
+        scaled = isinstance(precision, MixedPrecision) and precision.scaler is not None
+        self._check_step(optimizer, norm, trusted=scaled)  # float16's scaling looks after gradients itself
+
+    def _check_step(self, optimizer: Optimizer, norm: Tensor, *, trusted: bool) -> None:
+        """Before the optimizer moves, and alike on every rank: is this step sound, and has a signal come?"""
+        losses = torch.stack(list(self.step_losses))
+        # The norm is the same everywhere, since gradients are averaged first; a loss is a rank's own.
+        found = torch.stack([(~losses.isfinite()).any().to(norm.dtype), norm])
+        signal_number = received() or 0
+        if self.trainer.world_size > 1:
+            mine = torch.stack([found[0], found.new_tensor(signal_number)])
+            mine = torch.as_tensor(self.trainer.strategy.reduce(mine, reduce_op="max"))
+            found[0] = mine[0]
+            signal_number = int(mine[1])
+        self.signal_number = signal_number
+        broken, value = found.tolist()  # the one place in a step that waits for a GPU
+        finding = self.divergence.finding(not broken, None if trusted else value)
+        if finding is None:
+            self.grad_norm = norm
+            return
+        step = self.trainer.global_step + 1
+        samples = f"the batch at {self._samples(step)}"
+        self.divergence.answer(step, finding, self.diverged(finding, step, samples), samples)
+        optimizer.zero_grad(set_to_none=True)  # no gradient moves nothing, and is no step of a moment
+        del self.train_losses[-self.plan.accumulate :]
+        self.grad_norm = norm.new_zeros(()) if self.grad_norm is None else self.grad_norm
+
+    def _samples(self, step: int) -> str:
+        """Which windows this rank's part of a step's batch is."""
+        data = self.trainer.datamodule  # type: ignore[attr-defined]
+        starts = data.starts(step) if isinstance(data, GPTDataModule) else []
+        shown = ", ".join(map(str, starts[:8])) + (", ..." if len(starts) > 8 else "")
+        return f"token {shown} of the training text"
 
     def _lr_at(self, step: int) -> float:
         return learning_rate(
             step, config=self.schedule_config, peak=self.optimizer_config.lr, total_steps=self.plan.steps
         )
+
+    def _gathered(self, mine: list[float]) -> list[list[float]]:
+        """A list of each rank. Every rank must call it."""
+        if self.trainer.world_size == 1:
+            return [mine]
+        lists: list[Any] = [None] * self.trainer.world_size
+        torch.distributed.all_gather_object(lists, mine)
+        return lists
+
+    def _own_losses(self, checkpoint: dict[str, Any]) -> list[float]:
+        """This rank's losses since the last report; those of another number of ranks are the first's."""
+        lists = checkpoint.get("train_losses", [[]])
+        if len(lists) != self.trainer.world_size:
+            lists = [[loss for losses in lists for loss in losses]] + [[]] * self.trainer.world_size
+        return list(lists[self.global_rank])
 
     def _mean_over_ranks(self, sums: Tensor) -> float:
         """Total over count, each summed over all ranks."""

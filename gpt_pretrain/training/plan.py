@@ -120,7 +120,8 @@ def _steps(config: TrainConfig, tokens_per_step: int, steps_per_epoch: float) ->
         )
     if trainer.max_epochs is not None or not budgets:
         epochs = trainer.max_epochs or config.data.epochs
-        budgets.append((int(epochs * steps_per_epoch + 1e-6), Budget("trainer.max_epochs", epochs)))
+        steps = int(min(epochs * steps_per_epoch, MOST_TOKENS) + 1e-6)
+        budgets.append((steps, Budget("trainer.max_epochs", epochs)))
     steps, budget = min(budgets, key=lambda entry: entry[0])
     if steps < 1:
         raise InputError(

@@ -1,5 +1,6 @@
 """What can be known or go wrong before training: text, shape, plan, where to resume. No lightning."""
 
+import dataclasses
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,13 +19,14 @@ from gpt_pretrain.data.corpus import (
 )
 from gpt_pretrain.data.learned import tokenizer_for
 from gpt_pretrain.errors import ArtifactError, InputError
+from gpt_pretrain.foreign import read_json
 from gpt_pretrain.launch.job import restarted
-from gpt_pretrain.runs.folders import find_checkpoints, newest_valid
-from gpt_pretrain.runs.foreign import read_json
+from gpt_pretrain.launch.process import rank
+from gpt_pretrain.runs.folders import has_saved, newest_valid, restore
 from gpt_pretrain.runs.record import differences, read_record
 from gpt_pretrain.terminal.watching import forget
 from gpt_pretrain.tokenizer import Tokenizer
-from gpt_pretrain.training.machine import Machine, find_machine, planned_machine
+from gpt_pretrain.training.machine import Machine, check_memory, find_machine, planned_machine
 from gpt_pretrain.training.plan import Plan, make_plan
 
 if TYPE_CHECKING:
@@ -54,6 +56,7 @@ class Prepared:
     start_from: "Weights | None"  # the first weights, a resumed run's own; None: random ones
     resume_from: Path | None  # checkpoint with the whole training state
     first_step: int  # optimizer steps that a resumed run has behind it
+    unfinished: bool  # what was due at that step, beside the checkpoint, is still to do
     changes: list[str]  # settings that a resumed run goes on with other values of
     sample_prompt: str  # as the tokenizer can read it, and
     sample_decoding: DecodingConfig
@@ -81,14 +84,16 @@ def preflight(config: TrainConfig, run: Path) -> Prepared:
     else:
         tokenizer = tokenizer_of(start_from, config.weights, config.tokenizer, config.data)
     model = fitting_model(start_from, config.model, tokenizer.vocab_size)
+    machine = planned_machine(config) if config.plan else find_machine(config.trainer)
+    if not config.plan:
+        check_memory(machine, model, config.optimizer, config.data.batch_size)
     corpus = load_corpus(config.data, tokenizer)
     check_windows(corpus, config.data, model.context_length)
-    machine = planned_machine(config) if config.plan else find_machine(config.trainer)
     n_windows = epoch_windows(corpus, config.data, model.context_length)
     plan = make_plan(config, model, n_windows=n_windows, world_size=machine.world_size)
     if config.trainer.draws == "book":
-        _check_draws(machine, plan)
-    first_step = 0 if resume_from is None else _check_goes_on(resume_from, corpus, plan)
+        _check_draws(machine, plan, config.trainer.on_divergence)
+    first_step, unfinished = (0, True) if resume_from is None else _check_goes_on(resume_from, corpus, plan)
     return Prepared(
         tokenizer=tokenizer,
         corpus=corpus,
@@ -98,15 +103,30 @@ def preflight(config: TrainConfig, run: Path) -> Prepared:
         start_from=start_from,
         resume_from=resume_from,
         first_step=first_step,
+        unfinished=unfinished,
         changes=changes,
         sample_prompt=prompt_for(tokenizer, config.trainer.sample_prompt or config.data.prompt, corpus.val),
         sample_decoding=decoding_for(tokenizer, config.decoding),
     )
 
 
+def resumed_at(prepared: Prepared, checkpoint: Path) -> Prepared:
+    """The same run, to go on from another checkpoint of its own."""
+    from gpt_pretrain.weights.read import open_weights
+
+    first_step, unfinished = _check_goes_on(checkpoint, prepared.corpus, prepared.plan)
+    return dataclasses.replace(
+        prepared,
+        start_from=open_weights(checkpoint),
+        resume_from=checkpoint,
+        first_step=first_step,
+        unfinished=unfinished,
+    )
+
+
 def _resume_from(config: TrainConfig, run: Path) -> Path | None:
     """The checkpoint to go on from: the one that the command line was rewritten to, or a run's newest."""
-    if config.resume is None and find_checkpoints(run) and not restarted():
+    if config.resume is None and has_saved(run) and not restarted():
         raise InputError(
             f"{run} holds a run already: {typed('resume', str(run))} goes on with it, "
             "or give another hydra.run.dir"
@@ -114,6 +134,8 @@ def _resume_from(config: TrainConfig, run: Path) -> Path | None:
     resumed = run if config.resume is None else Path(config.resume)
     if resumed.parent.name == "checkpoints":
         return resumed
+    if not rank():
+        restore(resumed)
     checkpoint, passed_over = newest_valid(resumed)
     for line in passed_over:
         log.warning("passed over: %s", line)
@@ -153,8 +175,13 @@ def _open_resumed(config: TrainConfig, checkpoint: Path) -> "Weights":
     return weights
 
 
-def _check_draws(machine: Machine, plan: Plan) -> None:
+def _check_draws(machine: Machine, plan: Plan, on_divergence: str) -> None:
     """Raise InputError where one generator cannot serve the run as it serves the book's loop."""
+    if on_divergence == "rollback":
+        raise InputError(
+            "trainer.on_divergence=rollback leaves batches out, and trainer.draws=book can leave none out: "
+            "set trainer.on_divergence=stop or skip"
+        )
     if machine.accelerator != "cpu" or machine.world_size > 1:
         raise InputError(
             "trainer.draws=book has one generator, a CPU's, and this run has "
@@ -168,12 +195,16 @@ def _check_draws(machine: Machine, plan: Plan) -> None:
         )
 
 
-def _check_goes_on(checkpoint: Path, corpus: Corpus, plan: Plan) -> int:
-    """The steps behind the run. Raises InputError where another batch than the one due would come next."""
+def _check_goes_on(checkpoint: Path, corpus: Corpus, plan: Plan) -> tuple[int, bool]:
+    """The steps behind the run, and whether something of the last one is still to do. Raises InputError where
+    another batch than the one due would come next.
+    """
     with _training_state(checkpoint):
         progress = read_json(checkpoint / "trainer_state.json", LARGEST_STATE)
         corpus_then, plan_then = progress["GPTDataModule"]["corpus"], progress["plan"]
         first_step = int(progress["global_step"])
+        stop = progress["callbacks"].get("Stop", {})  # an earlier version kept nothing
+        unfinished = any(stop.get("unfinished", {}).values())
     check_same(corpus, corpus_then, str(checkpoint.parent.parent))
     names = {
         "batch_tokens": "tokens at once (data.batch_size, trainer.devices)",
@@ -185,14 +216,14 @@ def _check_goes_on(checkpoint: Path, corpus: Corpus, plan: Plan) -> int:
     with _training_state(checkpoint):
         then = {name: plan_then[key] for key, name in names.items()}
     _check_unchanged(checkpoint, given, then)
-    return first_step
+    return first_step, unfinished
 
 
 @contextmanager
 def _training_state(checkpoint: Path) -> Iterator[None]:
     try:
         yield
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ArtifactError(
             f"{checkpoint} lacks what a run needs to go on ({error!r}): "
             f"begin a new one from its weights: weights=checkpoint {typed('weights.path', str(checkpoint))}"

@@ -17,10 +17,10 @@ from rich import get_console
 from gpt_pretrain.config import TrainConfig, to_plain
 from gpt_pretrain.config.words import typed
 from gpt_pretrain.errors import ArtifactError
+from gpt_pretrain.foreign import read_bytes, read_json
 from gpt_pretrain.loss import perplexity
 from gpt_pretrain.model import GPTModel
 from gpt_pretrain.runs.folders import find_checkpoints
-from gpt_pretrain.runs.foreign import read_bytes, read_json
 from gpt_pretrain.terminal.curve import draw
 from gpt_pretrain.terminal.watching import watching
 from gpt_pretrain.tokenizer import decode

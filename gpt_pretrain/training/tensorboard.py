@@ -53,13 +53,13 @@ FLUSH_SECONDS = 10  # a run is watched while it goes on
 
 
 class EventFiles(Logger):
-    """Writes one event a row and axis. A resumed run passes its checkpoint's step: what came after it is
+    """Writes one event a row and axis. A resumed run passes the first step that is due: from it on all is
     written anew, and dropped by who reads the files.
     """
 
-    def __init__(self, run: Path, first_step: int = 0) -> None:
+    def __init__(self, run: Path, due: int = 0) -> None:
         super().__init__()
-        self.run, self.first_step = run, first_step
+        self.run, self.due, self.first_step = run, due, max(0, due - 1)
         self.writers: dict[str, Any] = {}
         self._purged: set[str] = set()
 
@@ -91,7 +91,7 @@ class EventFiles(Logger):
     @property
     def purge_step(self) -> int:
         """0 for a run that begins: also what an earlier one left in its folder goes then."""
-        return self.first_step + 1 if self.first_step else 0
+        return self.due
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:

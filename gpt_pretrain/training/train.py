@@ -1,19 +1,23 @@
 """`train`: the assembly of a run. Clipping and the learning rate are module.py's, what is logged Metrics'."""
 
 import ctypes
+import dataclasses
 import logging
 import platform
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import lightning as L
 import torch
 
 from gpt_pretrain.config import TrainConfig, to_plain
+from gpt_pretrain.config.trainer import TrainerConfig
 from gpt_pretrain.launch.meeting import Meeting
 from gpt_pretrain.launch.process import rank
+from gpt_pretrain.launch.signals import deferred
 from gpt_pretrain.model import GPTModel
+from gpt_pretrain.runs.folders import newest_valid
 from gpt_pretrain.terminal.watching import watching, watching_threads
 from gpt_pretrain.training.callbacks.checkpoints import Checkpoints, DirectoryCheckpointIO
 from gpt_pretrain.training.callbacks.metrics import Metrics
@@ -22,9 +26,11 @@ from gpt_pretrain.training.callbacks.profile import Profile
 from gpt_pretrain.training.callbacks.progress_bar import ProgressBar
 from gpt_pretrain.training.callbacks.samples import Samples
 from gpt_pretrain.training.callbacks.stop import Stop
+from gpt_pretrain.training.callbacks.unfinished import Unfinished
 from gpt_pretrain.training.callbacks.verdict import Hear, Verdict
 from gpt_pretrain.training.company import Company
 from gpt_pretrain.training.datamodule import GPTDataModule
+from gpt_pretrain.training.divergence import Divergence, RolledBackError
 from gpt_pretrain.training.draws import BookDraws, Draws, StepDraws
 from gpt_pretrain.training.ending import Ending
 from gpt_pretrain.training.environment import build_environment
@@ -32,7 +38,7 @@ from gpt_pretrain.training.layers import Layers
 from gpt_pretrain.training.loggers import build_loggers
 from gpt_pretrain.training.module import GPTModule
 from gpt_pretrain.training.opening import open_records
-from gpt_pretrain.training.preflight import Prepared
+from gpt_pretrain.training.preflight import Prepared, resumed_at
 from gpt_pretrain.training.report import Summary, explain, read_summary, short
 from gpt_pretrain.training.strategies import build_strategy
 from gpt_pretrain.weights.read import build_model
@@ -57,21 +63,40 @@ def train(
     Raises DivergedError where the loss is no number, StoppedError after a signal, then with the state saved.
     """
     _begin(run)
-    plan, machine, settings = prepared.plan, prepared.machine, config.trainer
     if (ended := _already_ended(prepared, run)) is not None:
         return ended
-    module = build_module(config, prepared)
-    data = build_data(config, prepared, module.draws)
+    divergence = build_divergence(config.trainer)
+    with deferred():
+        while True:
+            try:
+                return _fit(config, prepared, run, words, divergence, hear, meeting)
+            except RolledBackError as found:
+                prepared = _rolled_back(prepared, run, divergence, found)
+
+
+def _fit(
+    config: TrainConfig,
+    prepared: Prepared,
+    run: Path,
+    words: Sequence[str],
+    divergence: Divergence,
+    hear: Hear | None,
+    meeting: Meeting | None,
+) -> Summary:
+    plan, machine, settings = prepared.plan, prepared.machine, config.trainer
+    module = build_module(config, prepared, divergence)
+    data = build_data(config, prepared, module.draws, lambda: divergence.n_passed_over)
     stop = Stop(plan)
     parts = Parts(plan)
     metrics = Metrics(plan, stop, settings.log_every, parts, Layers() if config.logger.layers else None)
     samples = Samples(run, plan, stop, prepared.tokenizer, prepared.sample_prompt, prepared.sample_decoding)
-    bar = ProgressBar(plan, metrics)
+    bar = ProgressBar(plan, stop, metrics)
     verdict: list[L.Callback] = [] if hear is None else [Verdict(stop, hear)]
     checkpoints = Checkpoints(run, plan, stop, settings, bar.during)
     company = Company(settings, prepared, run, meeting)
     # in this order: see their docstrings
     callbacks: list[L.Callback] = [stop, metrics, samples, bar, *verdict, company, checkpoints, parts]
+    callbacks += [Unfinished(stop, metrics, samples)]
     callbacks += [Profile(run, plan)] if settings.profile else []
     trainer = _build_trainer(config, prepared, run, callbacks, company)
     with watching("the run's plan"):
@@ -90,19 +115,20 @@ def _build_trainer(
     config: TrainConfig, prepared: Prepared, run: Path, callbacks: list[L.Callback], company: Company
 ) -> L.Trainer:
     plan, machine = prepared.plan, prepared.machine
+    at_its_end = prepared.first_step >= plan.steps  # then what is left of the last step needs a loop to be in
     return L.Trainer(
         accelerator=machine.accelerator,
         devices=machine.devices,
         num_nodes=machine.num_nodes,
         strategy=build_strategy(machine.strategy, company, plan.world_size),
         precision=machine.precision,  # type: ignore[arg-type]
-        max_steps=plan.steps,
+        max_steps=plan.steps + (at_its_end and prepared.unfinished),
         max_epochs=-1,  # the loader is as long as the run: Lightning sees a single epoch
         accumulate_grad_batches=plan.accumulate,
         val_check_interval=plan.eval_every * plan.accumulate,  # Lightning counts micro-steps here
         num_sanity_val_steps=0 if prepared.resume_from else -1,  # the validation loss before the first step
         use_distributed_sampler=False,  # batches know their rank
-        logger=build_loggers(config.logger, run, prepared.first_step),
+        logger=build_loggers(config.logger, run, prepared.first_step + (not prepared.unfinished)),
         callbacks=callbacks,
         plugins=[
             DirectoryCheckpointIO(prepared.model, prepared.tokenizer, to_plain(config)),
@@ -115,12 +141,31 @@ def _build_trainer(
     )
 
 
+def build_divergence(settings: TrainerConfig) -> Divergence:
+    return Divergence(settings.on_divergence, settings.divergence_budget, settings.spike)
+
+
+def _rolled_back(prepared: Prepared, run: Path, divergence: Divergence, found: RolledBackError) -> Prepared:
+    """The run from its newest sound checkpoint on, or from its beginning, without the batches since."""
+    before, _ = newest_valid(run)
+    if before is None:
+        again = dataclasses.replace(prepared, first_step=0, unfinished=True)
+    else:
+        again = resumed_at(prepared, before)
+    divergence.roll_back(again.first_step, found.step)
+    log.warning(
+        "step %d: %s; back to step %d, without the batches of the %d steps since",
+        *(found.step, found, again.first_step, found.step - again.first_step),
+    )
+    return again
+
+
 def _already_ended(prepared: Prepared, run: Path) -> Summary | None:
     """What a run said at its end that nothing is left to do of; None where it goes on, or was killed before
     it could say so: then it is fitted for no step, and has its summary.
     """
     plan, step = prepared.plan, prepared.first_step
-    if step < plan.steps:
+    if step < plan.steps or prepared.unfinished:
         return None
     summary = read_summary(prepared.resume_from, step)  # beside the checkpoint, where all ranks find it
     if summary is not None:
@@ -148,7 +193,7 @@ def _build_draws(config: TrainConfig, prepared: Prepared) -> Draws:
     return StepDraws(config.seed)
 
 
-def build_module(config: TrainConfig, prepared: Prepared) -> GPTModule:
+def build_module(config: TrainConfig, prepared: Prepared, divergence: Divergence | None = None) -> GPTModule:
     """The LightningModule of a run, for `train` or for a trainer of your own."""
     torch.manual_seed(config.seed)  # for the initial weights; step by step, draws are seeded anew
     model = _build_model(config, prepared)
@@ -161,10 +206,13 @@ def build_module(config: TrainConfig, prepared: Prepared) -> GPTModule:
         draws=draws,
         grad_clip=config.trainer.grad_clip,
         val_bytes_per_token=prepared.corpus.val_bytes_per_token,
+        divergence=divergence or build_divergence(config.trainer),
     )
 
 
-def build_data(config: TrainConfig, prepared: Prepared, draws: Draws) -> GPTDataModule:
+def build_data(
+    config: TrainConfig, prepared: Prepared, draws: Draws, passed_over: Callable[[], int] = lambda: 0
+) -> GPTDataModule:
     """The LightningDataModule of a run; `draws` are the module's."""
     return GPTDataModule(
         prepared.corpus,
@@ -175,6 +223,7 @@ def build_data(config: TrainConfig, prepared: Prepared, draws: Draws) -> GPTData
         eval_batches=config.trainer.eval_batches,
         eval_train=config.trainer.eval_train,
         book=draws if config.data.order == "book" and isinstance(draws, BookDraws) else None,
+        passed_over=passed_over,
     )
 
 

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from gpt_pretrain.errors import ArtifactError
+from gpt_pretrain.foreign import read_bytes
 from gpt_pretrain.weights.crc32c import crc32c, masked
 from gpt_pretrain.weights.protobuf import (
     MalformedError,
@@ -53,13 +54,9 @@ OBJECT_GRAPH = "_CHECKPOINTABLE_OBJECT_GRAPH"  # text that Keras adds; no tensor
 def read_bundle(index: Path) -> dict[str, Stored]:
     """Every tensor of the checkpoint whose index is `index`. Raises ArtifactError."""
     try:
-        if index.stat().st_size > MAX_INDEX:
-            raise ArtifactError(f"{index} is larger than the index of any GPT-2")
-        return _read(index, index.read_bytes())
+        return _read(index, read_bytes(index, MAX_INDEX, follow=True))
     except (MalformedError, UnicodeDecodeError) as error:
         raise ArtifactError(f"{index} is damaged: {error}") from error
-    except OSError as error:
-        raise ArtifactError(f"{index} cannot be read: {error.strerror}") from error
 
 
 def looks_like_index(end: bytes) -> bool:

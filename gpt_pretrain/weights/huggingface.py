@@ -1,6 +1,5 @@
 """A GPT-2 model as transformers stores it: its tensors, `config.json`, and what lies beside them."""
 
-import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -9,6 +8,7 @@ from torch import Tensor
 
 from gpt_pretrain.config import ModelConfig
 from gpt_pretrain.errors import ArtifactError
+from gpt_pretrain.foreign import parse_json
 from gpt_pretrain.tokenizer import Tokenizer, to_json, tokenizer_files
 from gpt_pretrain.weights.dialects import HUGGINGFACE, as_theirs
 
@@ -63,7 +63,7 @@ def files_beside(config: ModelConfig, tokenizer: Tokenizer) -> dict[str, bytes]:
     # GPT-2 has no token of its own for padding. transformers' users give it this one; a mask hides it.
     ends = dict.fromkeys(("bos_token_id", "eos_token_id", "pad_token_id"), end)
     files = tokenizer_files(tokenizer)
-    said = json.loads(files["tokenizer_config.json"])
+    said = parse_json(files["tokenizer_config.json"])
     said |= {"pad_token": said["eos_token"], "model_max_length": config.context_length}
     json_files = {
         "config.json": to_huggingface_config(config, end),
@@ -76,7 +76,7 @@ def files_beside(config: ModelConfig, tokenizer: Tokenizer) -> dict[str, bytes]:
 def from_huggingface_config(content: bytes) -> ModelConfig:
     """The model's shape from a `config.json`. Raises ArtifactError where it is none of a GPT-2 model."""
     try:
-        return ModelConfig(**read_huggingface_settings(json.loads(content)))
+        return ModelConfig(**read_huggingface_settings(parse_json(content)))
     except (ValueError, TypeError, AttributeError) as error:
         raise ArtifactError(f"config.json is not a GPT-2 model's: {error!r}") from error
 

@@ -4,7 +4,6 @@
 `Weights.parameters` then gives the numbers, mapped rather than read wherever the layout allows.
 """
 
-import json
 import re
 from collections.abc import Mapping
 from contextlib import suppress
@@ -18,6 +17,7 @@ from torch.overrides import TorchFunctionMode
 
 from gpt_pretrain.config import ModelConfig
 from gpt_pretrain.errors import ArtifactError, InputError, UserFacingError
+from gpt_pretrain.foreign import open_plain, parse_json, read_bytes
 from gpt_pretrain.model import GPTModel
 from gpt_pretrain.weights.bundle import looks_like_index, read_bundle
 from gpt_pretrain.weights.dialects import NANOGPT, OPENAI, Dialect, as_ours, detect
@@ -30,7 +30,7 @@ from gpt_pretrain.weights.safetensors_file import (
     without_duplicates,
 )
 from gpt_pretrain.weights.shape import check_tensors, may_be_absent, parameter_shapes, read_shape
-from gpt_pretrain.weights.stored import Stored, check_inside
+from gpt_pretrain.weights.stored import Stored, check_finite, check_inside
 
 MAX_JSON = 16 << 20  # bytes
 OWN_FILES = ("optimizer.safetensors",)  # of our checkpoints: no model
@@ -56,6 +56,8 @@ class Weights:
                 state[ours] = torch.zeros(parameter_shapes(self.config)[ours])
                 continue
             pieces = [self.tensors[name].read() for name in theirs]
+            for name, piece in zip(theirs, pieces, strict=True):
+                check_finite(self.path, name, piece)
             # Exact: every float16 and bfloat16 is a float32.
             state[ours] = as_ours(pieces, self.dialect, ours).float()
             if own:
@@ -119,7 +121,7 @@ class _WithoutInitialisation(TorchFunctionMode):
 def _kind(file: Path) -> str | None:
     """What a file is, by its first and last bytes."""
     try:
-        with file.open("rb") as stream:
+        with open_plain(file, follow=True) as stream:
             start = stream.read(16)
             size = stream.seek(0, 2)
             stream.seek(max(0, size - 8))
@@ -217,18 +219,13 @@ def _beside(file: Path) -> dict[str, Any]:
 
 
 def _json(file: Path) -> dict[str, Any]:
-    try:
-        if file.stat().st_size > MAX_JSON:
-            raise ArtifactError(f"{file} is larger than any file of its kind")
-        return _json_object(file.read_bytes(), file)
-    except OSError as error:
-        raise ArtifactError(f"{file} cannot be read: {error.strerror}") from error
+    return _json_object(read_bytes(file, MAX_JSON, follow=True), file)
 
 
 def _json_object(content: bytes, file: Path) -> dict[str, Any]:
     try:
-        result = json.loads(content, object_pairs_hook=without_duplicates)
-    except (ValueError, RecursionError) as error:
+        result = parse_json(content, object_pairs_hook=without_duplicates)
+    except ValueError as error:
         raise ArtifactError(f"{file} is damaged: it is no JSON ({error})") from error
     if not isinstance(result, dict):
         raise ArtifactError(f"{file} is damaged: it is no JSON object")

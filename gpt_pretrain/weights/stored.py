@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from gpt_pretrain.errors import ArtifactError
+from gpt_pretrain.foreign import open_plain
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,10 +33,20 @@ def check_inside(file: Path) -> None:
         raise ArtifactError(f"{file} leads out of its folder, to {real}: give that path itself")
 
 
+def check_finite(file: Path, name: str, tensor: Tensor) -> None:
+    """Raise ArtifactError for numbers that are none, in one pass and no copy."""
+    if not tensor.is_floating_point() or math.isfinite(float(tensor.sum(dtype=torch.float32))):
+        return
+    if not bool(tensor.isfinite().all()):  # a sum may leave the range where no number does
+        raise ArtifactError(
+            f"{file}: {name} holds NaN or infinity: training had diverged before these weights were saved"
+        )
+
+
 def map_file(file: Path) -> mmap.mmap:
     """The file's bytes, read from disk where they are touched; writing to them changes no file."""
     try:
-        with file.open("rb") as stream:
+        with open_plain(file, follow=True) as stream:
             mapped = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_COPY)
             mapped.madvise(mmap.MADV_WILLNEED)  # the disk begins to read while headers are checked
             return mapped

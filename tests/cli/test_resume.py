@@ -114,6 +114,8 @@ def test_another_spelling_of_the_same_batches_is_no_change(typed, run, unchanged
 
 def test_a_run_killed_before_its_first_checkpoint_begins_anew_and_says_so(typed, run):
     shutil.rmtree(run / "checkpoints")
+    for name in (".saved", "summary.json"):  # which tell that there were some
+        (run / name).unlink()
     code, said = typed("train", "resume=run", *QUICK)
     assert (code, "it begins anew" in said) == (0, True)
     assert (run / LAST / "manifest.json").is_file()

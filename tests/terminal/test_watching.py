@@ -331,7 +331,7 @@ def test_rows_that_a_full_disk_has_kept_out_come_with_the_next_that_fits(tmp_pat
 @pytest.mark.parametrize("damage", ["3,4.5,oops\n", "3,1,2,3,4\n", "\0\0\0\n", "\n\n", "3,é\n", ",1\n"])
 def test_a_row_that_is_none_costs_a_resumed_run_that_row_only(damage, tmp_path):
     (tmp_path / "metrics.csv").write_bytes(f"step,a,b\n1,2,3\n{damage}2,4,5\n".encode("latin1"))
-    rows = CSV(tmp_path / "metrics.csv", first_step=9).rows
+    rows = CSV(tmp_path / "metrics.csv", due=10).rows
     assert [row for row in rows if row["step"] != 3] == [
         {"step": 1, "a": 2, "b": 3},
         {"step": 2, "a": 4, "b": 5},
@@ -343,9 +343,10 @@ def test_a_row_that_is_none_costs_a_resumed_run_that_row_only(damage, tmp_path):
 
 def bar_of(step: int, steps: int, **newest: float) -> progress.ProgressBar:
     plan = Plan(**dict.fromkeys(Plan.__dataclass_fields__, steps))
-    metrics = Metrics(plan, Stop(plan), 1, Parts(plan))
+    stop = Stop(plan)
+    metrics = Metrics(plan, stop, 1, Parts(plan))
     metrics.newest, metrics.best_val_loss = newest, 3.4567
-    bar = progress.ProgressBar(plan, metrics)
+    bar = progress.ProgressBar(plan, stop, metrics)
     bar.step, bar.began = step, bar.began - 3600.0
     return bar
 

@@ -5,18 +5,18 @@ import json
 import os
 import shutil
 import signal
+from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
 from gpt_pretrain.cli.compose import compose
-from gpt_pretrain.cli.refusals import user_facing
 from gpt_pretrain.config import TrainConfig
-from gpt_pretrain.errors import DivergedError, InputError, StoppedError, UserFacingError
+from gpt_pretrain.errors import ArtifactError, DivergedError, InfrastructureError, InputError, StoppedError
 from gpt_pretrain.training.callbacks.samples import Samples
-from gpt_pretrain.training.callbacks.stop import Stop
 from gpt_pretrain.training.machine import multiplies_bfloat16
+from gpt_pretrain.training.module import GPTModule
 from gpt_pretrain.training.preflight import preflight
 from gpt_pretrain.training.train import train
 from tests.conftest import QUICK
@@ -235,29 +235,129 @@ def test_a_signal_after_the_last_step_stops_nothing(tmp_path, monkeypatch):
     assert rows(tmp_path)[-1]["val/loss"]
 
 
-def test_a_second_ctrl_c_ends_the_run_at_once(monkeypatch):
-    stop = Stop(None)
-    for seconds in (10.0, 10.1):  # the second is the same one, passed on by a launcher
-        monkeypatch.setattr("gpt_pretrain.training.callbacks.stop.perf_counter", lambda: seconds)  # noqa: B023
-        stop._remember(signal.SIGINT, None)
-    monkeypatch.setattr("gpt_pretrain.training.callbacks.stop.perf_counter", lambda: 12.5)
-    with pytest.raises(StoppedError, match="interrupted again") as stopped:
-        stop._remember(signal.SIGINT, None)
-    assert stopped.value.exit_code == 130
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_before_the_first_step_ends_the_evaluation_and_leaves_no_folder(typed, monkeypatch, number):
+    validation_step, seen = GPTModule.validation_step, []
+
+    def interrupted(self, batch, batch_idx, dataloader_idx=0):
+        seen.append(batch_idx)
+        signal.raise_signal(number)
+        validation_step(self, batch, batch_idx, dataloader_idx)
+
+    monkeypatch.setattr(GPTModule, "validation_step", interrupted)
+    before = signal.getsignal(number)
+    code, said = typed("train", *SETTINGS, "trainer.eval_batches=null", "hydra.run.dir=runs/first")
+    assert (code, said) == (128 + number, f"error: interrupted by {signal.Signals(number).name}\n")
+    assert seen == [0]
+    assert not Path("runs").exists()
+    assert signal.getsignal(number) is before
 
 
-def test_ctrl_c_before_anyone_listens_is_an_interruption_not_a_failure(tmp_path, monkeypatch):
-    def interrupted(*_):
-        raise KeyboardInterrupt
+def interrupted_at(monkeypatch, step):
+    """A signal in the training step `step`, once."""
+    training_step, sent = GPTModule.training_step, []
 
-    monkeypatch.setattr(Stop, "on_sanity_check_start", interrupted)
-    previous = signal.getsignal(signal.SIGINT)
-    try:
-        with pytest.raises(UserFacingError, match="interrupted"), user_facing(TrainConfig, debug=False):
-            run(tmp_path, "trainer.max_steps=2")
-    finally:
-        signal.signal(signal.SIGINT, previous)  # Lightning ignores it from there on
-    assert json.loads((tmp_path / "summary.json").read_text())["exit_reason"] == "signal 2"
+    def interrupted(self, batch, batch_idx):
+        if batch_idx == step - 1 and not sent:
+            sent.append(signal.raise_signal(signal.SIGTERM))
+        return training_step(self, batch, batch_idx)
+
+    monkeypatch.setattr(GPTModule, "training_step", interrupted)
+
+
+@pytest.mark.parametrize("step", [1, 3, 4, 5, 6])
+def test_what_was_due_at_the_step_of_an_interruption_is_made_up_for(tmp_path, monkeypatch, step):
+    """At 3 a sample, at 4 an evaluation, at 6 both, and the end."""
+    events = ["trainer.max_steps=6", "trainer.eval_every=4", "trainer.sample_every=3", "trainer.log_every=2"]
+    run(tmp_path / "whole", *events)
+    interrupted_at(monkeypatch, step)
+    folder = tmp_path / "run"
+    with pytest.raises(StoppedError, match=f"stopped by signal 15 at step {step}, saved"):
+        run(folder, *events)
+    summary = run(folder, *events, f"resume='{folder}'")
+    assert (summary["exit_reason"], summary["steps"]) == ("finished", 6)
+    for ours, theirs in zip(rows(folder), rows(tmp_path / "whole"), strict=True):
+        assert {**ours, "tokens_per_sec": 0} == {**theirs, "tokens_per_sec": 0}
+    assert (folder / "samples.txt").read_text() == (tmp_path / "whole" / "samples.txt").read_text()
+    last = "checkpoints/step-00000006"
+    assert same_state(folder / last, tmp_path / "whole" / last)
+
+
+def test_a_signal_ends_an_evaluation_which_is_done_again(tmp_path, monkeypatch):
+    events = ["trainer.max_steps=4", "trainer.eval_every=2", "trainer.eval_batches=3"]
+    run(tmp_path / "whole", *events)
+    validation_step, seen = GPTModule.validation_step, []
+
+    def interrupted(self, batch, batch_idx, dataloader_idx=0):
+        seen.append((self.trainer.global_step, batch_idx))
+        if seen[-1] == (2, 1) and seen.count((2, 1)) == 1:
+            signal.raise_signal(signal.SIGUSR1)
+        validation_step(self, batch, batch_idx, dataloader_idx)
+
+    monkeypatch.setattr(GPTModule, "validation_step", interrupted)
+    folder = tmp_path / "run"
+    with pytest.raises(StoppedError, match="stopped by signal 10 at step 2"):
+        run(folder, *events)
+    assert seen[-1] == (2, 1)
+    run(folder, *events, f"resume='{folder}'")
+    for ours, theirs in zip(rows(folder), rows(tmp_path / "whole"), strict=True):
+        assert {**ours, "tokens_per_sec": 0} == {**theirs, "tokens_per_sec": 0}
+    assert (folder / "samples.txt").read_text() == (tmp_path / "whole" / "samples.txt").read_text()
+
+
+def test_a_run_that_begins_anew_before_its_first_checkpoint_repeats_nothing(tmp_path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = ["trainer.max_steps=4", "trainer.eval_every=2", "trainer.sample_every=1"]
+    run(tmp_path / "run", *events)
+    shutil.rmtree(tmp_path / "run" / "checkpoints")
+    for name in (".saved", "summary.json"):
+        (tmp_path / "run" / name).unlink()
+    run(tmp_path / "run", *events)
+    read = EventAccumulator(str(tmp_path / "run" / "tensorboard"))
+    read.Reload()
+    assert [event.step for event in read.Scalars("val/loss")] == [0, 2, 4]
+    assert [event.step for event in read.Tensors("sample/text_summary")] == [1, 2, 3, 4]
+    assert (tmp_path / "run" / "samples.txt").read_text().count("--- step 1\n") == 1
+
+
+def test_a_run_whose_checkpoints_are_gone_does_not_begin_anew(trained, tmp_path):
+    folder = run_to(0, trained, tmp_path / "run")
+    with pytest.raises(ArtifactError, match="has saved checkpoints, and none is left"):
+        run(folder, "trainer.max_steps=6", f"resume='{folder}'")
+    with pytest.raises(InputError, match="holds a run already"):
+        run(folder, "trainer.max_steps=6")
+
+
+def test_a_full_disk_costs_a_checkpoint_and_not_the_run(tmp_path, monkeypatch, caplog):
+    from gpt_pretrain.runs import checkpoint
+
+    synced, failing = os.fsync, {"from": 3, "to": 20}
+    calls = iter(range(10**6))
+
+    def fsync(descriptor):
+        if failing["from"] <= next(calls) < failing["to"]:
+            raise OSError(28, "No space left on device")
+        synced(descriptor)
+
+    monkeypatch.setattr(checkpoint.os, "fsync", fsync)
+    often = ["trainer.max_steps=8", "trainer.checkpoint_every=1", "trainer.save_retries=20"]
+    assert run(tmp_path, *often)["exit_reason"] == "finished"
+    assert "No space left on device; training goes on" in caplog.text
+    assert (tmp_path / "checkpoints" / "step-00000008").is_dir()
+    assert not list((tmp_path / "checkpoints").glob(".*"))
+    failing["to"] = 10**6
+    with pytest.raises(InfrastructureError, match=r"failed: .*No space left on device; the newest is step-0"):
+        run(tmp_path, *often, "trainer.max_steps=12", "trainer.save_retries=1", f"resume='{tmp_path}'")
+
+
+def test_the_best_few_stay(tmp_path):
+    often = ["trainer.max_steps=8", "trainer.eval_every=1", "trainer.checkpoint_every=1", "trainer.best_of=3"]
+    run(tmp_path, *often, "optimizer.lr=0.3", "optimizer=sgd")
+    losses_at = {int(row["step"]): float(row["val/loss"]) for row in rows(tmp_path) if row["step"] != "0"}
+    best = sorted(losses_at, key=losses_at.__getitem__)[:3]
+    kept = {int(folder.name[5:]) for folder in (tmp_path / "checkpoints").iterdir()}
+    assert kept == {*best, 7, 8}
 
 
 def test_accumulated_micro_batches_train_like_one_large_batch(tmp_path):

@@ -1,5 +1,6 @@
 """When a checkpoint is written, which ones stay, and how Lightning's state becomes our directory."""
 
+import logging
 import re
 import shutil
 from collections.abc import Callable, Mapping
@@ -12,6 +13,7 @@ from lightning.fabric.plugins import CheckpointIO
 from torch import Tensor
 
 from gpt_pretrain.config import ModelConfig, TrainerConfig
+from gpt_pretrain.errors import InfrastructureError
 from gpt_pretrain.runs.checkpoint import (
     TrainingState,
     read_config,
@@ -19,13 +21,17 @@ from gpt_pretrain.runs.checkpoint import (
     read_training,
     write_checkpoint,
 )
-from gpt_pretrain.runs.folders import find_checkpoints
+from gpt_pretrain.runs.folders import SAVED, find_checkpoints, is_whole, remove, tidy
+from gpt_pretrain.terminal.watching import watching
 from gpt_pretrain.tokenizer import Tokenizer
 from gpt_pretrain.training.callbacks.rhythm import is_due, step_ended
 from gpt_pretrain.training.callbacks.stop import Stop
+from gpt_pretrain.training.loggers import TensorBoard
 from gpt_pretrain.training.module import GPTModule
 from gpt_pretrain.training.optim import parameter_names
 from gpt_pretrain.training.plan import Plan
+
+log = logging.getLogger(__name__)
 
 
 class Checkpoints(L.Callback):
@@ -44,13 +50,14 @@ class Checkpoints(L.Callback):
     ) -> None:
         self.during = during  # what it shows while a checkpoint is written, by its words
         self.run, self.plan, self.stop, self.every = run, plan, stop, config.checkpoint_every
-        self.keep_best, self.keep_last = config.keep_best, config.keep_last
+        self.keep_best, self.keep_last, self.best_of = config.keep_best, config.keep_last, config.best_of
+        self.retries, self.failed = config.save_retries, 0  # saves, one after another
         self.best: dict[str, Any] = {}  # step and val_loss of the best checkpoint
+        self.next_best: list[dict[str, Any]] = []  # and of those after it
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        if trainer.is_global_zero:  # of a process that was killed while it saved
-            for partial in (self.run / "checkpoints").glob(".*.partial"):
-                shutil.rmtree(partial)
+        if trainer.is_global_zero:
+            tidy(self.run)
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -62,36 +69,76 @@ class Checkpoints(L.Callback):
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if trainer.sanity_checking:
             return
-        val_loss = float(trainer.callback_metrics["val/loss"])
-        improved = not self.best or val_loss < self.best["val_loss"]
+        if self.stop.interrupted:
+            self._save(trainer, pl_module)
+            return
+        ranked = self._ranked(trainer.global_step, float(trainer.callback_metrics["val/loss"]))
         kept = is_due(trainer.global_step, self.every) or self.stop.ends(trainer)
+        improved = any(entry["step"] == trainer.global_step for entry in ranked)
         if kept or (improved and self.keep_best):
             if improved:
-                self.best = {"step": trainer.global_step, "val_loss": val_loss}
+                self.best, self.next_best = ranked[0], ranked[1:]
             self._save(trainer, pl_module)
 
     def best_checkpoint(self) -> Path | None:
         return folder_of(self.run, self.best["step"]) if self.best else None
 
     def state_dict(self) -> dict[str, Any]:
-        return {"best": self.best}
+        return {"best": self.best, "next_best": self.next_best}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.best = state_dict["best"]
+        self.next_best = state_dict.get("next_best", [])
+
+    def _ranked(self, step: int, val_loss: float) -> list[dict[str, Any]]:
+        """The best with this step among them, the lowest loss first; of equal ones the earlier."""
+        others = [entry for entry in [self.best, *self.next_best] if entry and entry["step"] != step]
+        ranked = sorted([*others, {"step": step, "val_loss": val_loss}], key=lambda entry: entry["val_loss"])
+        return ranked[: self.best_of]
 
     def _save(self, trainer: L.Trainer, module: L.LightningModule) -> None:
         assert isinstance(module, GPTModule)
         if not module.is_finite():
             raise module.diverged("the weights are no numbers")
+        for logger in trainer.loggers:
+            if isinstance(logger, TensorBoard) and trainer.is_global_zero:
+                logger.save()  # a step that is saved may not be missing there when the run goes on from it
+        folder = folder_of(self.run, trainer.global_step)
         n_bytes = 3 * sum(p.numel() * p.element_size() for p in module.parameters())  # AdamW keeps two more
         with self.during(f"saving {n_bytes / 1e9:.1f} GB" if n_bytes > 1e8 else "saving"):
-            trainer.save_checkpoint(folder_of(self.run, trainer.global_step))
-        if trainer.is_global_zero:
-            found = find_checkpoints(self.run)  # of a later step: a damaged one that was passed over
-            saved = found.index(folder_of(self.run, trainer.global_step))
-            for folder in found[saved + self.keep_last :]:
-                if folder != self.best_checkpoint():
-                    shutil.rmtree(folder)
+            trainer.save_checkpoint(folder)
+        io = trainer.strategy.checkpoint_io
+        assert isinstance(io, DirectoryCheckpointIO)
+        problem = trainer.strategy.broadcast(io.problem)
+        if problem is None:
+            self.failed = 0
+            if trainer.is_global_zero:
+                with watching("the note that there are checkpoints"):
+                    (self.run / SAVED).touch()
+                self._tidy(folder)
+            return
+        self.failed += 1
+        is_last = self.stop.interrupted or self.stop.ends(trainer)
+        if is_last or self.failed > self.retries:
+            newest = find_checkpoints(self.run)
+            left = f"the newest is {newest[0].name}" if newest else "there is none yet"
+            raise InfrastructureError(
+                f"the checkpoint of step {trainer.global_step} failed: {problem}; {left}"
+            )
+        log.warning(
+            "the checkpoint of step %d failed (%d of at most %d times on end): %s; training goes on",
+            *(trainer.global_step, self.failed, self.retries, problem),
+        )
+
+    def _tidy(self, saved: Path) -> None:
+        """Delete what has had its time, now that `saved` is there for good."""
+        found = find_checkpoints(self.run)
+        older = found[found.index(saved) :]  # of a later step is only what was passed over as damaged
+        kept = {folder_of(self.run, entry["step"]) for entry in (self.best, *self.next_best) if entry}
+        kept |= set([folder for folder in older if is_whole(folder)][: self.keep_last])
+        for folder in older:
+            if folder not in kept:
+                remove(folder)
 
 
 def folder_of(run: Path, step: int) -> Path:
@@ -103,6 +150,7 @@ class DirectoryCheckpointIO(CheckpointIO):
 
     def __init__(self, model_config: ModelConfig, tokenizer: Tokenizer, settings: Mapping[str, Any]) -> None:
         self.model_config, self.tokenizer, self.settings = model_config, tokenizer, settings
+        self.problem: str | None = None  # of the newest save, on the rank that writes
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
         checkpoint = dict(checkpoint)
@@ -111,14 +159,19 @@ class DirectoryCheckpointIO(CheckpointIO):
         }
         (optimizer,) = checkpoint.pop("optimizer_states")
         tensors, groups = _flatten(optimizer)
-        write_checkpoint(
-            Path(path),
-            parameters=parameters,
-            model_config=self.model_config,
-            tokenizer=self.tokenizer,
-            settings=self.settings,
-            training=TrainingState(optimizer_tensors=tensors, progress=checkpoint | {"param_groups": groups}),
-        )
+        training = TrainingState(optimizer_tensors=tensors, progress=checkpoint | {"param_groups": groups})
+        try:
+            write_checkpoint(
+                Path(path),
+                parameters=parameters,
+                model_config=self.model_config,
+                tokenizer=self.tokenizer,
+                settings=self.settings,
+                training=training,
+            )
+            self.problem = None
+        except OSError as error:  # not raised here, where the other ranks would wait for this one
+            self.problem = str(error)
 
     def load_checkpoint(
         self, path: Any, map_location: Any = None, weights_only: bool | None = None

@@ -96,38 +96,53 @@ class Metrics(L.Callback):
         if not step_ended(self.plan, batch_idx):
             return
         evaluating = self.stop.evaluates(trainer)
-        if not (self._is_due(trainer.global_step) or evaluating or self.stop.ends(trainer)):
+        unfinished = any(self.stop.unfinished.values())
+        if not (self._is_due(trainer.global_step) or evaluating or unfinished or self.stop.ends(trainer)):
             return
         self._pending = pl_module.report() | self._throughput(pl_module) | self.parts.report()
         if self.layers is not None:
             self._pending |= self.layers.report(pl_module.model)
         self.newest |= self._pending
-        if not evaluating:
-            self._write(trainer, self._pending)
+        if not evaluating and not unfinished:  # a row is one step's, with all that was due at it
+            self.write_pending(trainer)
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         assert isinstance(pl_module, GPTModule)
+        if self.stop.interrupted:
+            return
         measured = pl_module.validated
         loss = measured["val/loss"]
         self.first_val_loss = loss if self.first_val_loss is None else self.first_val_loss
         if not trainer.sanity_checking:
             self.best_val_loss = loss if self.best_val_loss is None else min(loss, self.best_val_loss)
-        self._write(trainer, self._pending | measured)
+        self._pending |= measured
+        self.write_pending(trainer)
+
+    def write_pending(self, trainer: L.Trainer) -> None:
+        """The row of this step: what was measured since the last one."""
+        self._write(trainer, self._pending)
         self._pending = {}
 
     def state_dict(self) -> dict[str, Any]:
         losses = {"best_val_loss": self.best_val_loss, "first_val_loss": self.first_val_loss}
-        return losses | {"newest": self.newest, "spent": dataclasses.asdict(self.total())}
+        spent = dataclasses.asdict(self.total())
+        return losses | {"newest": self.newest, "pending": self._pending, "spent": spent}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.best_val_loss = state_dict["best_val_loss"]
         self.newest = state_dict["newest"]
         self.first_val_loss = state_dict.get("first_val_loss")  # an earlier version kept neither
+        self._pending = state_dict.get("pending", {})
         self.earlier = Spent(**state_dict.get("spent", {}))
 
     def session(self) -> "Spent":
-        """What this part of the run has taken so far."""
-        return dataclasses.replace(self.spent, seconds=perf_counter() - self._began)
+        """What this part of the run has taken so far, the steps since the last row included."""
+        now = perf_counter()
+        return Spent(
+            seconds=now - self._began,
+            training_seconds=self.spent.training_seconds + (now - self._started if self._started else 0),
+            tokens=self.spent.tokens + self._tokens,
+        )
 
     def total(self) -> "Spent":
         """What the run has taken, the parts before it was resumed included."""
@@ -154,7 +169,7 @@ class Metrics(L.Callback):
         tokens_per_sec = self._tokens / seconds
         self.spent.training_seconds += seconds
         self.spent.tokens += self._tokens
-        self._started = None
+        self._started, self._tokens = None, 0
         rates = {"tokens_per_sec": tokens_per_sec}
         if (memory := memory_mb(module.device)) is not None:
             rates["memory_mb"] = memory

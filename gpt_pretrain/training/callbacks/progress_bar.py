@@ -18,6 +18,7 @@ from gpt_pretrain.terminal.logs import one_line
 from gpt_pretrain.terminal.watching import watching
 from gpt_pretrain.training.callbacks.metrics import Metrics
 from gpt_pretrain.training.callbacks.rhythm import step_ended
+from gpt_pretrain.training.callbacks.stop import Stop
 from gpt_pretrain.training.plan import Plan
 
 log = logging.getLogger(__name__)
@@ -36,8 +37,8 @@ NARROWEST_BAR = 5
 class ProgressBar(L.Callback):
     """Shows what was measured last; it measures nothing itself, so it never waits for a device."""
 
-    def __init__(self, plan: Plan, metrics: Metrics) -> None:
-        self.plan, self.metrics = plan, metrics
+    def __init__(self, plan: Plan, stop: Stop, metrics: Metrics) -> None:
+        self.plan, self.stop, self.metrics = plan, stop, metrics
         self.step = self.first_step = 0
         self.doing = ""  # instead of training, and how far that is
         self.began = self.said = perf_counter()
@@ -73,7 +74,7 @@ class ProgressBar(L.Callback):
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self.doing = ""
-        if trainer.is_global_zero:
+        if trainer.is_global_zero and not self.stop.interrupted:
             with watching(KIND):
                 self.step = trainer.global_step
                 self._say()

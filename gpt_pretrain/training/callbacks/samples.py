@@ -2,6 +2,7 @@
 
 import dataclasses
 import logging
+import re
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,11 @@ from gpt_pretrain.decoding.picture import draw_next_tokens
 from gpt_pretrain.decoding.scoring import next_token_logits
 from gpt_pretrain.decoding.text import encode, generate_text
 from gpt_pretrain.errors import ArtifactError
+from gpt_pretrain.runs.folders import replace
 from gpt_pretrain.terminal.text import printable
 from gpt_pretrain.terminal.watching import watching
 from gpt_pretrain.tokenizer import Tokenizer, decode
-from gpt_pretrain.training.callbacks.rhythm import is_due, step_ended
+from gpt_pretrain.training.callbacks.rhythm import step_ended
 from gpt_pretrain.training.callbacks.stop import Stop
 from gpt_pretrain.training.loggers import TensorBoard
 from gpt_pretrain.training.module import GPTModule
@@ -25,6 +27,7 @@ from gpt_pretrain.training.shards import is_sharded
 log = logging.getLogger(__name__)
 
 SHOWN_TOKENS = 10  # in the picture of next tokens
+_HEADER = re.compile(r"^--- step ([0-9]{1,18})$", re.MULTILINE)
 
 
 class Samples(L.Callback):
@@ -46,7 +49,9 @@ class Samples(L.Callback):
         if self.sharded and trainer.is_global_zero:
             log.info("no samples while the model lies in shards: generate.py continues a checkpoint")
         elif trainer.is_global_zero:
-            self._write("", mode="a" if trainer.global_step else "w")  # a run may begin anew in its folder
+            with watching("samples.txt"):
+                again = trainer.global_step == 0 or self.stop.unfinished.get("sample")
+                self._keep(before=trainer.global_step + (not again))
             with watching("samples"):
                 if trainer.global_step == 0:
                     self._sample(trainer, pl_module)
@@ -58,9 +63,13 @@ class Samples(L.Callback):
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        due = is_due(trainer.global_step, self.plan.sample_every) or self.stop.ends(trainer)
-        due = due and step_ended(self.plan, batch_idx) and not self.stop.interrupted
-        if due and trainer.is_global_zero and not self.sharded:
+        due = step_ended(self.plan, batch_idx) and self.stop.samples(trainer) and not self.stop.interrupted
+        if due:
+            self.sample(trainer, pl_module)
+
+    def sample(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Draw one at this step. The other ranks wait for it where they next meet the first."""
+        if trainer.is_global_zero and not self.sharded:
             with watching("samples"):
                 self._sample(trainer, pl_module)
 
@@ -101,6 +110,18 @@ class Samples(L.Callback):
         finally:
             module.train()
 
-    def _write(self, text: str, mode: str = "a") -> None:
-        with watching("samples.txt"), self.file.open(mode, encoding="utf-8") as stream:
+    def _write(self, text: str) -> None:
+        with watching("samples.txt"), self.file.open("a", encoding="utf-8") as stream:
             stream.write(text)
+
+    def _keep(self, *, before: int) -> None:
+        """Only the samples of earlier steps: those from the step on are drawn again."""
+        if not self.file.is_file():
+            self.file.touch()
+            return
+        text = self.file.read_text(encoding="utf-8", errors="replace")
+        steps = [(int(found[1]), found.start()) for found in _HEADER.finditer(text)]
+        end = next((start for step, start in steps if step >= before), len(text) if steps else 0)
+        kept = text[:end].rstrip("\n") + "\n\n" if end else ""
+        if kept != text:
+            replace(self.file, kept.encode())

@@ -21,7 +21,7 @@ class Verdict(L.Callback):
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         assert isinstance(pl_module, GPTModule)
-        if trainer.sanity_checking:
+        if trainer.sanity_checking or self.stop.interrupted:
             return
         reason = self.hear(trainer.global_step, pl_module.validated) if trainer.is_global_zero else None
         reason = trainer.strategy.broadcast(reason)

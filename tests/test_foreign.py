@@ -1,6 +1,9 @@
 """Files from elsewhere are plain, bounded and parsed into plain values."""
 
+import ast
+import json
 import os
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -9,7 +12,15 @@ from omegaconf import OmegaConf
 
 from gpt_pretrain.config.border import as_typed, escaped
 from gpt_pretrain.errors import ArtifactError
-from gpt_pretrain.runs.foreign import check_folder, read_bytes, read_json, read_yaml, to_yaml
+from gpt_pretrain.foreign import (
+    check_folder,
+    open_plain,
+    parse_json,
+    read_bytes,
+    read_json,
+    read_yaml,
+    to_yaml,
+)
 
 plain = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
@@ -93,3 +104,71 @@ def test_a_folder_with_anything_but_files_and_folders_is_refused(tmp_path, depth
             os.mkfifo(odd)
     with pytest.raises(ArtifactError, match="is not followed"):
         check_folder(tmp_path / "run")
+
+
+@pytest.mark.parametrize(
+    "content",
+    ["[" * 100_000, '{"a":' * 100_000, "[" + "[]," * 2_000_000 + "[]]", "[" + "0," * 3_000_000 + "0]"],
+)
+def test_json_that_is_deep_or_swells_is_refused_before_it_does(content):
+    for given_ in (content, content.encode()):
+        with pytest.raises(ValueError, match=r"nested too deep|values, too many for its size"):
+            parse_json(given_)
+
+
+def test_json_of_a_large_vocabulary_is_read():
+    ids = {f"token {n}": n for n in range(200_000)}
+    assert parse_json(json.dumps(ids)) == ids
+
+
+def test_a_device_and_a_pipe_are_no_files(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path / "pipe", Path("/dev/zero"), Path("/dev/null")):
+        with pytest.raises(ArtifactError, match="is no plain file"):
+            open_plain(path, follow=True)
+
+
+def test_a_link_is_followed_only_where_its_path_was_typed(tmp_path):
+    (tmp_path / "file").write_bytes(b"content")
+    (tmp_path / "link").symlink_to(tmp_path / "file")
+    assert read_bytes(tmp_path / "link", follow=True) == b"content"
+    with pytest.raises(ArtifactError, match="cannot be read"):
+        read_bytes(tmp_path / "link")
+
+
+def _opens(source: str) -> list[str]:
+    """Calls that open a file to read it, past the rules."""
+    found = []
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Call):
+            called = ast.unparse(node.func)
+            if called.rpartition(".")[2] in ("read_bytes", "read_text") and called != "read_bytes":
+                found.append(called)
+            if called in ("json.load", "json.loads", "yaml.load", "pickle.load", "pickle.loads"):
+                found.append(called)
+    return found
+
+
+# Files of our own: the cache's, the package's, the settings folder; and text, which has bounds of its own.
+OWN = {
+    "cli/schemas.py",
+    "cli/help.py",
+    "data/notes.py",
+    "data/sources.py",
+    "data/token_files.py",
+    "foreign.py",
+}
+OWN |= {"generation/prompts.py", "tokenizer/bpe.py", "training/callbacks/samples.py"}
+
+
+def test_every_room_that_opens_foreign_files_goes_through_the_rules():
+    package = Path(__file__).parent.parent / "gpt_pretrain"
+    for file in package.rglob("*.py"):
+        name = str(file.relative_to(package))
+        if name not in OWN and not name.startswith(("benchmark", "sweep")):
+            assert _opens(file.read_text(encoding="utf-8")) == [], name
+
+
+def test_a_call_past_the_rules_would_be_found():
+    assert _opens("json.loads(file.read_bytes())") == ["json.loads", "file.read_bytes"]
+    assert _opens("read_bytes(file)") == []
