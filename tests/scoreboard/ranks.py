@@ -1,0 +1,125 @@
+"""Trials 8 and 9: several ranks, one of which is lost; and a number of ranks that changes."""
+
+import csv
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from tests.conftest import ROOT
+from tests.scoreboard.server import SETTINGS, fresh
+from tests.scoreboard.table import Case, Profile
+
+# No dropout, whose masks are a rank's own; the same batch in two halves.
+WHOLE = [
+    word for word in SETTINGS if not word.startswith(("data.batch_size", "model.drop_rate", "trainer.global"))
+]
+WHOLE += [
+    "trainer.max_steps=60",
+    "schedule=constant",
+    "trainer.global_batch_tokens=null",
+    "model.drop_rate=0",
+]
+ONE, TWO = ["trainer.devices=1", "data.batch_size=4"], ["trainer.devices=2", "data.batch_size=2"]
+
+
+def changed(profile: Profile) -> Iterator[Case]:
+    """20 steps on one rank, 20 on two, 20 on one: the losses of one rank all the way."""
+    folder = fresh(profile.folder / "ranks")
+    _train(folder, *WHOLE, *ONE, "hydra.run.dir=alone")
+    for ranks, steps, where in (
+        (ONE, 20, "hydra.run.dir=run"),
+        (TWO, 40, "resume=run"),
+        (ONE, 60, "resume=run"),
+    ):
+        ended = _train(folder, *WHOLE, *ranks, f"trainer.max_steps={steps}", where)
+        if ended.returncode:
+            yield Case(f"up to step {steps}", False, ended.stderr[-500:])
+            return
+    alone, others = _losses(folder / "alone"), _losses(folder / "run")
+    apart = max(abs(alone[step] - others[step]) for step in alone) if alone.keys() == others.keys() else 9.0
+    yield Case("1 -> 2 -> 1 ranks", apart < 1e-5, f"losses {apart:.1e} apart")
+
+
+def other_batches(profile: Profile) -> Iterator[Case]:
+    """Other samples, as a plain shuffled loader would draw on resuming: the losses are others."""
+    folder = fresh(profile.folder / "ranks")
+    _train(folder, *WHOLE, *ONE, "trainer.max_steps=20", "hydra.run.dir=alone")
+    _train(folder, *WHOLE, *ONE, "trainer.max_steps=20", "seed=124", "hydra.run.dir=run")
+    alone, others = _losses(folder / "alone"), _losses(folder / "run")
+    yield Case("another order", max(abs(alone[step] - others[step]) for step in alone) < 1e-5, "others")
+
+
+def lost(profile: Profile) -> Iterator[Case]:
+    """One of two ranks is killed: the other ends, with 5, and what was saved is there."""
+    chance = profile.random("lost")
+    for number in range(profile.of(2, 20)):
+        folder, victim = fresh(profile.folder / "lost"), number % 2
+        words = [
+            sys.executable,
+            str(ROOT / "train.py"),
+            *WHOLE,
+            *TWO,
+            "trainer.max_steps=100000",
+            "hydra.run.dir=run",
+        ]
+        process = _popen(folder, words)
+        while not list(folder.glob("run/checkpoints/step-*")) and process.poll() is None:
+            time.sleep(0.1)
+        time.sleep(chance.uniform(0, 2))
+        children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+        os.kill(int(children[0]) if victim else process.pid, signal.SIGKILL)
+        try:
+            _, said = process.communicate(timeout=60)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            yield Case(f"rank {victim} killed", False, "the other one waits on")
+            continue
+        left = [pid for pid in children if Path(f"/proc/{pid}").exists() and _lives(pid)]
+        fine = (process.returncode == 5 and "Traceback" not in said) if victim else not left
+        yield Case(f"rank {victim} killed", fine, f"{process.returncode}, left {left}: {said[-300:]}")
+        for pid in left:
+            os.kill(int(pid), signal.SIGKILL)
+
+
+def nothing_lost(profile: Profile) -> Iterator[Case]:
+    """No launcher watches, nothing is closed: a rank that waits for a pipe nobody writes to waits on."""
+    reader, writer = os.pipe()
+    waiting = subprocess.Popen([sys.executable, "-c", f"import os; os.read({reader}, 1)"], pass_fds=[reader])
+    time.sleep(2)
+    yield Case("nobody tells", waiting.poll() is not None, "it waits on")
+    waiting.kill()
+    waiting.wait()
+    os.close(reader)
+    os.close(writer)
+
+
+def _lives(pid: str) -> bool:
+    for _ in range(150):
+        try:
+            if Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] == "Z":
+                return False
+        except OSError:
+            return False
+        time.sleep(0.1)
+    return True
+
+
+def _train(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, str(ROOT / "train.py"), *words]
+    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=300)
+
+
+def _popen(folder: Path, words: list[str]) -> subprocess.Popen[str]:
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    streams = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "text": True}
+    return subprocess.Popen(words, cwd=folder, env=environment, start_new_session=True, **streams)  # type: ignore
+
+
+def _losses(run: Path) -> dict[str, float]:
+    with (run / "metrics.csv").open() as stream:
+        return {row["step"]: float(row["train/loss"]) for row in csv.DictReader(stream) if row["train/loss"]}
