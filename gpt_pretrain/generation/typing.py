@@ -47,6 +47,7 @@ def _editor(history: Path) -> Callable[[], str]:
         from prompt_toolkit.auto_suggest import AutoSuggestFromHistory
         from prompt_toolkit.completion import WordCompleter
         from prompt_toolkit.history import FileHistory, InMemoryHistory
+        from prompt_toolkit.shortcuts import CompleteStyle
     except ImportError:
         with contextlib.suppress(ImportError):  # Windows has none
             import readline  # noqa: F401 - input() uses it once it is imported
@@ -57,5 +58,6 @@ def _editor(history: Path) -> Callable[[], str]:
         auto_suggest=AutoSuggestFromHistory(),
         completer=WordCompleter([f"/{name} " for name in COMMANDS], sentence=True),
         complete_while_typing=False,
+        complete_style=CompleteStyle.READLINE_LIKE,  # at once, as a shell does it
     )
     return lambda: session.prompt("> ")
