@@ -158,7 +158,12 @@ OWN = {
     "data/token_files.py",
     "foreign.py",
 }
-OWN |= {"generation/prompts.py", "tokenizer/bpe.py", "training/callbacks/samples.py"}
+OWN |= {
+    "generation/prompts.py",
+    "generation/questions.py",
+    "tokenizer/bpe.py",
+    "training/callbacks/samples.py",
+}
 
 
 def test_every_room_that_opens_foreign_files_goes_through_the_rules():

@@ -114,7 +114,7 @@ class Program:
                 process()
                 self._start()
         except UserFacingError as error:
-            if HydraConfig.initialized() and not rank():  # its folder is made before `_task` is called
+            if _has_folder() and not rank():  # it is made before `_task` is called
                 _remove_empty(Path(HydraConfig.get().runtime.output_dir), self.folders)
             self._fail(error)
         if self.failures:
@@ -172,6 +172,11 @@ class Program:
         _report(error, told=not self.composed)
         if error.exit_code == REQUEUED and self.several and job_name(os.environ) and not rank():
             show(requeue(), file=sys.stderr)
+
+
+def _has_folder() -> bool:
+    """Whether Hydra has come so far as to name this run's folder."""
+    return HydraConfig.initialized() and not OmegaConf.is_missing(HydraConfig.get().runtime, "output_dir")
 
 
 @contextmanager

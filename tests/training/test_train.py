@@ -225,13 +225,18 @@ def test_what_a_killed_process_had_half_saved_is_cleared_away(trained, tmp_path)
     assert not partial.exists()
 
 
-def test_a_signal_after_the_last_step_stops_nothing(tmp_path, monkeypatch):
+def test_a_signal_after_the_last_step_puts_its_evaluation_off(tmp_path, monkeypatch):
     def sample(_, trainer, module):
         if trainer.global_step:  # the first one comes before training
             os.kill(os.getpid(), signal.SIGTERM)
 
     monkeypatch.setattr(Samples, "_sample", sample)
-    assert run(tmp_path, "trainer.max_steps=2", "trainer.sample_every=9")["exit_reason"] == "finished"
+    with pytest.raises(StoppedError, match="at step 2, saved"):
+        run(tmp_path, "trainer.max_steps=2", "trainer.sample_every=9")
+    monkeypatch.undo()
+    summary = run(tmp_path, "trainer.max_steps=2", "trainer.sample_every=9", f"resume='{tmp_path}'")
+    assert (summary["exit_reason"], summary["steps"]) == ("finished", 2)
+    assert [row["step"] for row in rows(tmp_path)] == ["0", "1", "2"]
     assert rows(tmp_path)[-1]["val/loss"]
 
 
