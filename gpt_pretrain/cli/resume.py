@@ -16,7 +16,7 @@ from gpt_pretrain.cli.sweeps import asks_for_sweep, check_asked_for, sweep_argum
 from gpt_pretrain.config import TrainConfig, sections, to_plain
 from gpt_pretrain.config.border import as_typed
 from gpt_pretrain.config.paths import expanded, here
-from gpt_pretrain.config.words import undotted, value_of, word
+from gpt_pretrain.config.words import value_of, word
 from gpt_pretrain.errors import InputError
 from gpt_pretrain.foreign import check_folder
 from gpt_pretrain.launch.job import job_folder, restarted
@@ -40,7 +40,6 @@ def resume_arguments(arguments: list[str], conf: Path) -> list[str]:
     A batch job's run has a folder of the job's own, and goes on unasked.
     """
     check_asked_for(arguments)
-    arguments = undotted(arguments)
     wanted = value_of("resume", arguments)
     if wanted is None and not asks_for_sweep(arguments):
         arguments, wanted = _of_job(arguments)

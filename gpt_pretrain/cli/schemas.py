@@ -1,5 +1,6 @@
 """What Hydra composes with: the folder of settings, and the classes that type them."""
 
+import re
 from pathlib import Path
 
 from hydra.core.config_store import ConfigStore
@@ -29,12 +30,14 @@ def register_schemas(config_name: str, root: type) -> None:
 
 
 def as_groups(config_name: str, words: list[str]) -> list[str]:
-    """A command line's words with `debug=profile` as Hydra knows it: `debugging=profile`.
+    """A command line's words as Hydra knows them: `debug=profile` is `debugging=profile` to it, and
+    `plan.device=h100` is `plan_device=h100`.
 
-    `debug` by itself is a switch, and to Hydra a group cannot share a setting's name.
+    `debug` and `plan` by themselves are switches, and a group or section cannot share a setting's name.
     """
     if config_name != "train":
         return words
+    words = [re.sub(r"^plan\.(?=\w+=)", "plan_", word) for word in words]
     return [
         f"debugging={value}" if key == "debug" and value.lower() not in SWITCHED else word
         for word in words

@@ -91,8 +91,3 @@ def value_of(key: str, arguments: list[str]) -> str | None:
     except (HydraException, OmegaConfBaseException):
         return given[-1].partition("=")[2]  # as it is refused with the rest
     return "" if value is None else str(value)
-
-
-def undotted(arguments: list[str]) -> list[str]:
-    """`plan.device=` and the like as the settings are named: `plan` is a value, which has none below it."""
-    return [re.sub(r"^plan\.(?=\w+=)", "plan_", argument) for argument in arguments]
