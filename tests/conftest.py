@@ -21,7 +21,7 @@ ROOT = Path(__file__).parent.parent
 PRECISION = os.environ.get("GPT_PRETRAIN_TEST_PRECISION", "32-true")
 QUICK = [
     *("model=tiny", "tokenizer=bytes", "trainer=cpu", f"trainer.precision={PRECISION}"),
-    "decoding.max_new_tokens=3",
+    *("decoding.max_new_tokens=3", "logger.pictures=false"),  # a run's pictures take longer than its steps
 ]
 STORY = Path(os.environ.get("GPT_PRETRAIN_TEST_DATA") or cache_dir()) / "the-verdict.txt"
 

@@ -20,7 +20,13 @@ FLAGS = [
     *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
     *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
 ]
-SETTINGS = [*QUICK, "trainer.eval_batches=1", "trainer.log_every=1", "trainer.max_steps=3"]
+SETTINGS = [
+    *QUICK,
+    "logger.pictures=true",
+    "trainer.eval_batches=1",
+    "trainer.log_every=1",
+    "trainer.max_steps=3",
+]
 
 
 @pytest.fixture(scope="module")

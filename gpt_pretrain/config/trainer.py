@@ -57,6 +57,7 @@ class LoggerConfig:
     tensorboard: bool = True  # event files in the run's folder
     wandb: bool = False  # Weights & Biases; needs pip install '.[wandb]'
     mlflow: bool = False  # MLflow; needs pip install '.[mlflow]'
+    pictures: bool = True  # loss.png, report.html and TensorBoard's pictures: two seconds a short run
     layers: bool = False  # norms of gradients, weights and updates, layer by layer, where a step is logged
     project: str = "gpt_pretrain"  # of Weights & Biases; MLflow's experiment
     offline: bool = False  # Weights & Biases: keep all in the run's folder; `wandb sync` sends it later

@@ -20,7 +20,7 @@ def build_loggers(config: LoggerConfig, run: Path, due: int) -> list[Logger]:
     if config.csv:
         loggers.append(CSV(run / "metrics.csv", due))
     if config.tensorboard:
-        loggers.append(TensorBoard(run, due))
+        loggers.append(TensorBoard(run, due, config.pictures))
     if config.wandb:
         with watching("wandb"):
             loggers.append(_wandb(config, run))

@@ -155,17 +155,20 @@ def conclude(
     rows: list[dict[str, float]] = []
     with watching("metrics.csv"):
         rows = read_rows(run / "metrics.csv")
-    with watching("loss.png"):
-        _draw(config, plan, run, rows, summary)
-    with watching(PAGE):
-        _write_page(config, run, words, rows, summary)
+    if config.logger.pictures:
+        with watching("loss.png"):
+            _draw(config, plan, run, rows, summary)
+        with watching(PAGE):
+            _write_page(config, run, words, rows, summary)
     for logger in loggers:
         if isinstance(logger, TensorBoard):
             finals = {key: summary[key] for key in FINALS}
             finished = summary["exit_reason"] == "finished"
             logger.end(columns(config, words), finals, step=summary["steps"], finished=finished)
-            with watching("loss.png"):
-                logger.log_picture("loss", read_bytes(run / "loss.png", LARGEST_PICTURE), summary["steps"])
+            if logger.pictures:
+                with watching("loss.png"):
+                    picture = read_bytes(run / "loss.png", LARGEST_PICTURE)
+                    logger.log_picture("loss", picture, summary["steps"])
             logger.finalize("success")
     with watching("the run's conclusion"):
         _say(config, plan, run, summary, first_val_loss, samples, rows)

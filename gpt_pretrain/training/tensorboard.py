@@ -57,8 +57,9 @@ class EventFiles(Logger):
     written anew, and dropped by who reads the files.
     """
 
-    def __init__(self, run: Path, due: int = 0) -> None:
+    def __init__(self, run: Path, due: int = 0, pictures: bool = True) -> None:
         super().__init__()
+        self.pictures = pictures
         self.run, self.due, self.first_step = run, due, max(0, due - 1)
         self.writers: dict[str, Any] = {}
         self._purged: set[str] = set()

@@ -53,7 +53,7 @@ def same_state(one, other) -> bool:
 
 
 def test_a_run_leaves_everything_that_it_promises(tmp_path):
-    summary = run(tmp_path, "trainer.max_steps=6", "trainer.eval_every=3")
+    summary = run(tmp_path, "trainer.max_steps=6", "trainer.eval_every=3", "logger.pictures=true")
     assert json.loads((tmp_path / "summary.json").read_text()) == summary
     assert set(summary) == {
         *("steps", "tokens_seen", "train_loss", "val_loss", "best_val_loss", "val_perplexity"),

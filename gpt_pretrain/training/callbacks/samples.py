@@ -87,8 +87,9 @@ class Samples(L.Callback):
         for logger in trainer.loggers:
             if isinstance(logger, TensorBoard):
                 logger.log_text("1 sample", self.newest, step)
-                with watching("the picture of next tokens"):
-                    logger.log_picture("next token", self._picture(pl_module), step)
+                if logger.pictures:
+                    with watching("the picture of next tokens"):
+                        logger.log_picture("next token", self._picture(pl_module), step)
 
     def _picture(self, module: L.LightningModule) -> bytes:
         assert isinstance(module, GPTModule)
