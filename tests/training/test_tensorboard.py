@@ -40,7 +40,14 @@ def hparams(folder, of):
 def trained(tmp_path_factory):
     folder = tmp_path_factory.mktemp("watched") / "13-14-28"
     settings = ["trainer.max_steps=6", "trainer.eval_every=3", "trainer.checkpoint_every=2"]
-    run(folder, *settings, "trainer.keep_last=9", "trainer.eval_train=true", "logger.layers=true")
+    run(
+        folder,
+        *settings,
+        "logger.pictures=true",
+        "trainer.keep_last=9",
+        "trainer.eval_train=true",
+        "logger.layers=true",
+    )
     return folder
 
 
