@@ -173,7 +173,7 @@ def test_ctrl_c_while_the_tokenizing_processes_start_is_answered_once(tmp_path):
     while not any(_python_answers_interrupts(pid) for pid in children.read_text().split()):
         assert build.poll() is None, "it was done before its processes were seen"
     os.killpg(build.pid, signal.SIGINT)  # as the terminal does it: to all of them
-    assert build.communicate(timeout=60)[1] == "error: interrupted\n"
+    assert build.communicate(timeout=60)[1] == "error: interrupted by SIGINT\n"
     assert build.returncode == 130
 
 

@@ -55,6 +55,7 @@ def test_what_is_typed_reaches_the_program_as_it_was(script):
         (["time='1 #SBATCH'"], "is no word that sbatch could read"),
         (["gpus=8", "--", "trainer.devices=4"], "trainer.devices=4, but the job has 8"),
         (["--", "-m"], "settings of train.py only"),
+        (["nodes=2", "--", "seed=1,2", "--multirun"], "settings of train.py only"),
     ],
 )
 def test_what_a_job_would_fail_on_is_refused_before_it_is_queued(script, arguments, said):

@@ -256,9 +256,10 @@ def _check_launch(arguments: list[str], *, several: bool) -> None:
 
 
 def _sweep_first(arguments: list[str]) -> list[str]:
-    """-m before the settings: Hydra's parser refuses those on either side of it."""
-    flags = [word for word in arguments if word in SWEEP]
-    return flags[:1] + [word for word in arguments if word not in flags]
+    """-m before the settings: Hydra's parser refuses those on either side of it. After -- it is another's."""
+    end = arguments.index("--") if "--" in arguments else len(arguments)
+    flags = [word for word in arguments[:end] if word in SWEEP]
+    return flags[:1] + [word for word in arguments[:end] if word not in flags] + arguments[end:]
 
 
 def _follower_arguments() -> list[str]:

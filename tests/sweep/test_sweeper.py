@@ -5,6 +5,8 @@ import json
 from pathlib import Path
 
 import pytest
+from hydra.core.config_store import ConfigStore
+from hydra.core.plugins import Plugins
 
 from gpt_pretrain.errors import StoppedError
 from gpt_pretrain.training import train as training
@@ -212,12 +214,19 @@ def test_a_search_without_end_draws_as_many_trials_as_are_wanted(typed, tmp_path
         (["-m", "sweep.jobs=1,2"], "cannot be swept itself"),
         (["-m", "sweep.prune_at=[5,3]", "seed=1,2"], "rising numbers"),
         (["-m", "model.n_layr=1,2"], "did you mean model.n_layers?"),
-        (["-m", "hydra/launcher=ray", "seed=1,2"], "pip install '.[sweep]'"),
+        (["-m", "hydra/launcher=joblib", "seed=1,2"], "pip install hydra-joblib-launcher"),
+        (["-m", "hydra/launcher=submitit_slurm", "seed=1,2"], "pip install hydra-submitit-launcher"),
+        (["-m", "hydra/launcher=ray", "seed=1,2"], "pip install hydra-ray-launcher"),
+        (["-m", "hydra/launcher=dask", "seed=1,2"], "pip install '.[sweep]'"),
         (["sweep=random", "sweep.trials=3"], "add -m"),
         (["-m", "resume=nowhere"], "is no sweep"),
     ],
 )
-def test_what_no_sweep_can_do_is_refused_in_a_line_that_helps(typed, tmp_path, words, said):
+def test_what_no_sweep_can_do_is_refused_in_a_line_that_helps(typed, tmp_path, monkeypatch, words, said):
+    Plugins.instance()  # finds the launchers that happen to be installed, of which none is left
+    launchers = ConfigStore.instance().repo["hydra"]["launcher"]
+    for name in set(launchers) - {"basic.yaml"}:
+        monkeypatch.delitem(launchers, name)
     code, error = typed("train", *SETTINGS, *words)
     assert (code, said in error, len(error.strip().splitlines()) <= 3) == (2, True, True), error
     assert list(tmp_path.iterdir()) == []
