@@ -18,7 +18,7 @@ from tests.conftest import QUICK, ROOT
 
 pytestmark = pytest.mark.trains
 
-SETTINGS = [*QUICK, "trainer.max_steps=2"]
+SETTINGS = [*QUICK, "trainer.max_steps=2", "trainer.eval_batches=2"]
 
 
 def write(path, content: bytes):
@@ -273,6 +273,16 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {str(file): file.read_bytes() for file in sorted(folder.rglob("*")) if file.is_file()}
 
 
+@pytest.fixture(scope="module")
+def swept(tmp_path_factory) -> Path:
+    """A folder that holds a sweep of two trials: to be copied."""
+    folder = tmp_path_factory.mktemp("swept")
+    words = [str(ROOT / "train.py"), "-m", *SETTINGS, "optimizer.lr=1e-3,1e-2", "hydra.sweep.dir=sweep"]
+    subprocess.run([sys.executable, *words], cwd=folder, check=True, capture_output=True)
+    (folder / "empty").mkdir()
+    return folder
+
+
 @pytest.mark.parametrize(
     "second",
     [
@@ -287,9 +297,8 @@ def contents(folder: Path) -> dict[str, bytes]:
         ["resume=sweep", "trainer.max_steps=4"],
     ],
 )
-def test_a_refusal_changes_nothing_on_disk(typed, tmp_path, second):
-    assert typed("train", "-m", *SETTINGS, "optimizer.lr=1e-3,1e-2", "hydra.sweep.dir=sweep")[0] == 0
-    (tmp_path / "empty").mkdir()
+def test_a_refusal_changes_nothing_on_disk(typed, tmp_path, swept, second):
+    shutil.copytree(swept, tmp_path, dirs_exist_ok=True)
     before, folders = contents(tmp_path), sorted(tmp_path.rglob("*"))
     code, error = typed("train", *SETTINGS, *second)
     assert (code, error.startswith("error: "), len(error.strip().splitlines()) <= 3) == (2, True, True), error
