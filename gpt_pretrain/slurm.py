@@ -9,6 +9,7 @@ from gpt_pretrain.cli.program import command
 from gpt_pretrain.config import SlurmConfig, TrainConfig
 from gpt_pretrain.config.words import quoted, value_of
 from gpt_pretrain.errors import InputError
+from gpt_pretrain.terminal.text import printable, show
 
 TASK = "${SLURM_ARRAY_TASK_ID}"
 # srun ends with 128 + SIGUSR1 where the signal came before Python could hear of it.
@@ -48,7 +49,10 @@ def after_dashes(arguments: list[str], conf: Path) -> list[str]:
 )
 def slurm(config: SlurmConfig, run: Path) -> None:
     """Print a batch script for SLURM that trains: saved before the time limit, requeued, gone on with."""
-    print(batch_script(config), end="")
+    script = batch_script(config)
+    if printable(script) != script:  # it would be shown as an escape, and the job read something else
+        raise InputError(f"settings={config.settings}: a batch script cannot hold control characters")
+    show(script, end="")
 
 
 def batch_script(config: SlurmConfig) -> str:

@@ -149,7 +149,8 @@ def _opens(source: str) -> list[str]:
     return found
 
 
-# Files of our own: the cache's, the package's, the settings folder; and text, which has bounds of its own.
+# Files of our own: the cache's, the package's, the settings folder, the kernel's; and text, which has bounds
+# of its own.
 OWN = {
     "cli/schemas.py",
     "cli/help.py",
@@ -163,6 +164,7 @@ OWN |= {
     "generation/questions.py",
     "tokenizer/bpe.py",
     "training/callbacks/samples.py",
+    "training/provenance.py",
 }
 
 

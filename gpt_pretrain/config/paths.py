@@ -66,8 +66,10 @@ def _pair(text: object) -> tuple[str, Any]:
 
 
 def here(path: str) -> str:
-    """A path of ours as a setting takes it: what is named `~` here is nobody's home folder."""
-    return f"./{path}" if path.startswith("~") else path
+    """A path of ours as a setting takes it: what is named `~` here is nobody's home folder, and what is
+    named `???` no value that is missing.
+    """
+    return f"./{path}" if path.startswith("~") or path == "???" else path
 
 
 def check_name(key: str, path: str) -> None:

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 INTERVAL = 1.0  # seconds between two beats
 GRACE = 4.0  # seconds for the main thread to end by itself, once a process is known to be lost
+# What no process can put off; on Windows every signal ends it so.
+KILL = signal.SIGKILL if sys.platform != "win32" else signal.SIGTERM
 
 
 class Watch:
@@ -178,7 +180,7 @@ class Watch:
         there = self._there.get(self.lost[0])  # the store may be in the very process
         with suppress(ProcessLookupError, PermissionError):
             if there and there["host"] == socket.gethostname() and there["boot"] == boot_id():
-                os.kill(there["pid"], signal.SIGKILL)
+                os.kill(there["pid"], KILL)
 
     def _say_last(self) -> None:
         """torchrun prints its own report after its processes have ended."""

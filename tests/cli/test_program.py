@@ -4,6 +4,7 @@ import json
 import os
 import shlex
 import shutil
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +15,7 @@ from omegaconf import OmegaConf
 from gpt_pretrain.cli import commands, program, refusals
 from gpt_pretrain.config import TrainConfig
 from gpt_pretrain.errors import InfrastructureError, InputError, StoppedError
+from gpt_pretrain.launch.launchers import Process
 from tests.conftest import QUICK, ROOT
 
 pytestmark = pytest.mark.trains
@@ -113,9 +115,9 @@ def test_a_run_writes_nothing_outside_its_folder(typed, tmp_path):
     (run,) = tmp_path.glob("outputs/*/*")
     outside = {path for path in tmp_path.rglob("*") if not path.is_relative_to(run)}
     assert outside == {run.parent, run.parent.parent}
-    # .lock keeps a second process out, and stays empty
+    # .lock keeps a second process out, .saved tells a run whose checkpoints are gone from one that had none
     promised = {".hydra", "train.log", "metrics.csv", "loss.png", "samples.txt", "checkpoints", "report.html"}
-    promised |= {"val", "summary.json", "environment.json", ".lock"}
+    promised |= {"val", "summary.json", "environment.json", ".lock", ".saved"}
     names = {path.name for path in run.iterdir() if not path.name.startswith("events.out.tfevents.")}
     assert names == promised
 
@@ -183,7 +185,9 @@ def test_a_sweep_may_be_asked_for_between_the_settings(typed, tmp_path):
 def test_the_commands_to_run_next_name_the_run_and_what_to_change(typed, tmp_path):
     assert typed("train", *SETTINGS, "hydra.run.dir='my run'")[0] == 0
     log = (tmp_path / "my run" / "train.log").read_text()
-    _, generate_, resume = (shlex.split(line.partition(" python ")[2]) for line in log.splitlines()[-3:])
+    *commands_, watch = log.splitlines()[-3:]
+    generate_, resume = (shlex.split(line.partition(" python ")[2]) for line in commands_)
+    assert watch.endswith("watch   tensorboard --logdir .")
     assert generate_ == ["generate.py", "checkpoint='my run'"]
     assert resume == ["train.py", "resume='my run'", "trainer.max_steps=4"]
     assert typed("generate", *generate_[1:], "decoding.max_new_tokens=2")[0] == 0
@@ -198,11 +202,14 @@ def test_a_run_that_saved_nothing_is_not_offered_to_go_on_with(typed, tmp_path):
 
 
 def test_only_the_first_rank_says_that_a_signal_stopped_the_run(monkeypatch, capsys):
-    monkeypatch.setattr(program, "rank", lambda: 1)
+    second = Process(rank=1, world_size=2)
+    monkeypatch.setattr(program, "rank", lambda: second.rank)
+    monkeypatch.setattr(program, "process", lambda: second)
     program._report(StoppedError(15, "go on with resume=."))
+    program._report(InputError("what every rank has found"), told=True)
     assert capsys.readouterr().err == ""
     program._report(InputError("this one"))
-    assert capsys.readouterr().err == "error: this one\n"
+    assert capsys.readouterr().err == f"rank 1 of 2 on {socket.gethostname()}: error: this one\n"
 
 
 def test_a_lost_rank_is_an_error_of_the_machine():

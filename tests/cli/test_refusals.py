@@ -20,7 +20,7 @@ from tests.conftest import QUICK
 @pytest.mark.parametrize("name", HABITS)
 def test_a_name_typed_out_of_habit_gets_the_setting_that_does_it_here(name):
     for prefix in ("", "trainer.", "+", "+trainer."):
-        if f"{prefix.lstrip('+')}{name}" == "trainer.compile":
+        if f"{prefix.lstrip('+')}{name}" in ("trainer.compile", "trainer.strategy"):
             continue  # ours too
         with pytest.raises(InputError) as refusal:
             compose("train", TrainConfig, [f"{prefix}{name}=1"])

@@ -92,8 +92,8 @@ def test_a_device_chosen_anew_keeps_the_recorded_budget_and_rhythm(run, monkeypa
     ("changed", "both"),
     [
         ("seed=7", "seed is 7, but it was 123"),
-        ("data.val_fraction=0.5", "data.val_fraction is 0.5, but it was 0.05"),
-        ("data.split=tokens", "data.split is tokens, but it was characters"),
+        ("data.val_fraction=0.5", "data.val_fraction is 0.5, but it was 0.1"),
+        ("data.split=tokens", "data.split is tokens, but it was documents"),
         ("data.special_tokens=true", "data.special_tokens is true, but it was false"),
         ("data.stride=32", "data.stride is 32, but it was 64"),
         ("data.max_windows=5", "data.max_windows (windows an epoch) is 5, but it was"),

@@ -91,7 +91,7 @@ def examples(values):
 
 @settings(max_examples=150, deadline=None)
 @given(texts)
-@examples(NASTY)
+@examples([*NASTY, "???"])  # which is OmegaConf's word for a missing value, quoted too
 def test_a_hint_survives_the_shell_and_hydra(path):
     shown = printable(typed("resume", path))
     (argument,) = pasted(shown)

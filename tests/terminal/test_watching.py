@@ -314,11 +314,18 @@ def test_a_log_file_takes_every_character_in_any_locale(tmp_path):
 # --- metrics.csv ----------------
 
 
+def full_for_writing(file: Path, mode: str = "r", **how):
+    if mode != "r":
+        raise FULL
+    return open(file, mode, **how)
+
+
 def test_rows_that_a_full_disk_has_kept_out_come_with_the_next_that_fits(tmp_path, monkeypatch):
     logger = CSV(tmp_path / "metrics.csv")
     logger.log_metrics({"a": 1.0}, 1)
     with monkeypatch.context() as patch:
-        patch.setattr(MetricsCSV, "_write", raising(FULL))
+        patch.setattr("gpt_pretrain.training.metrics_csv.replace", raising(FULL))
+        patch.setattr(Path, "open", full_for_writing)
         logger.log_metrics({"a": 2.0}, 2)
         logger.log_metrics({"b": 3.0}, 3)
         assert read_rows(tmp_path / "metrics.csv") == [{"step": 1, "a": 1}]
@@ -351,9 +358,9 @@ def bar_of(step: int, steps: int, **newest: float) -> progress.ProgressBar:
     return bar
 
 
-def shown(bar, width: int, encoding: str = "utf-8") -> str:
+def shown(bar, width: int, encoding: str = "utf-8", colours: str | None = None) -> str:
     terminal = io.TextIOWrapper(io.BytesIO(), encoding=encoding)
-    console = Console(file=terminal, force_terminal=True, width=width, color_system=None, _environ={})
+    console = Console(file=terminal, force_terminal=True, width=width, color_system=colours, _environ={})
     lines = console.render_lines(bar)
     assert len(lines) == 1
     text = "".join(segment.text for segment in lines[0])
@@ -381,7 +388,7 @@ def test_the_progress_bar_is_one_line_of_what_the_terminal_can_show(width, encod
 )
 def test_the_bar_and_the_total_are_there_at_every_width_and_a_hundred_thousand_steps(width, words):
     bar = bar_of(12345, 100_000, **{"train/loss": 3.21, "tokens_per_sec": 2215.0})
-    text = shown(bar, width)
+    text = shown(bar, width, colours="standard")  # without colours, what is left of a bar is blank
     assert [word for word in words if word not in text] == []
     assert text.count("━") + text.count("╸") + text.count("╺") >= progress.NARROWEST_BAR
 
