@@ -149,11 +149,12 @@ def _opens(source: str) -> list[str]:
     return found
 
 
-# Files of our own: the cache's, the package's, the settings folder, the kernel's; and text, which has bounds
-# of its own.
+# Files of our own: the cache's, the package's, the settings folder, the kernel's; what a run's processes tell
+# each other; and text, which has bounds of its own.
 OWN = {
-    "cli/schemas.py",
+    "cli/completion.py",
     "cli/help.py",
+    "cli/schemas.py",
     "data/notes.py",
     "data/sources.py",
     "data/token_files.py",
@@ -162,6 +163,8 @@ OWN = {
 OWN |= {
     "generation/prompts.py",
     "generation/questions.py",
+    "launch/meeting.py",
+    "launch/watch.py",
     "tokenizer/bpe.py",
     "training/callbacks/samples.py",
     "training/provenance.py",

@@ -21,9 +21,8 @@ loss
 model
 tokenizer: vocab segmentation patterns protocol bpe small tokenizer_json learn build
     folder
-download
-weights: protobuf crc32c stored table fit gpt2_sizes dialects pickled safetensors_file huggingface shape
-    bundle read write fetch
+weights: download protobuf crc32c stored table fit gpt2_sizes dialects pickled safetensors_file huggingface
+    shape bundle read write fetch
 decoding: filters penalties key_values layout scoring picture choose continuation sequences beam
     contrastive loop text
 data: notes fingerprints kinds listing files gutenberg python_reference sources reading_bar tokens

@@ -21,8 +21,8 @@ from gpt_pretrain.data.kinds import PACKED, kind_of
 from gpt_pretrain.data.listing import Listing, find_files
 from gpt_pretrain.data.notes import combined, keep_note, read_note
 from gpt_pretrain.data.python_reference import PythonReference
-from gpt_pretrain.download import Expected, UnreachableError, download
 from gpt_pretrain.errors import ArtifactError, InputError
+from gpt_pretrain.weights.download import Expected, UnreachableError, download
 
 log = logging.getLogger(__name__)
 

@@ -3,7 +3,6 @@
 How many ids a model has says nothing about what they mean: only files do, or the user.
 """
 
-import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -114,7 +113,7 @@ def _is_gpt2(whole: Mapping[str, Any]) -> bool:
 
 def _published() -> dict[str, int]:
     """GPT-2's tokens in their stand-in characters, with the end of a text."""
-    return dict(json.loads(BPETokenizer("gpt2", gpt2_ranks(), *ENCODINGS["gpt2"]).files()["vocab.json"]))
+    return dict(parse_json(BPETokenizer("gpt2", gpt2_ranks(), *ENCODINGS["gpt2"]).files()["vocab.json"]))
 
 
 def _gpt2(added: dict[str, int]) -> Tokenizer:

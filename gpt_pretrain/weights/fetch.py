@@ -4,9 +4,9 @@ import sys
 from pathlib import Path
 
 from gpt_pretrain.config import ModelSettings, WeightsConfig
-from gpt_pretrain.download import Expected, download
 from gpt_pretrain.errors import ArtifactError, InfrastructureError, InputError
 from gpt_pretrain.terminal.text import show
+from gpt_pretrain.weights.download import Expected, download
 from gpt_pretrain.weights.gpt2_sizes import SIZES, Size
 
 # The largest file last: what is missing of the small ones shows at once.

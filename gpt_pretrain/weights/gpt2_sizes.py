@@ -5,7 +5,7 @@ Their whole shapes are in conf/model, which a test compares with this table.
 
 from dataclasses import dataclass, field
 
-from gpt_pretrain.download import Expected
+from gpt_pretrain.weights.download import Expected
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

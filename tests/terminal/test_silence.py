@@ -29,7 +29,7 @@ def test_reading_text_and_downloading_break_it(monkeypatch, capsys):
     from types import SimpleNamespace
 
     from gpt_pretrain.data.reading_bar import ReadingBar
-    from gpt_pretrain.download import _bar
+    from gpt_pretrain.weights.download import _bar
 
     monkeypatch.setattr(silence, "SECONDS", 0.0)
     source = SimpleNamespace(n_bytes=10**9, n_files=2, files_read=0)

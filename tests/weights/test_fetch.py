@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from gpt_pretrain import download as downloads
 from gpt_pretrain.config import ModelSettings, WeightsConfig
-from gpt_pretrain.download import Expected, download
 from gpt_pretrain.errors import ArtifactError, InfrastructureError, InputError
+from gpt_pretrain.weights import download as downloads
+from gpt_pretrain.weights.download import Expected, download
 from gpt_pretrain.weights.fetch import FILES, fetch_gpt2
 from gpt_pretrain.weights.gpt2_sizes import SIZES, Size
 
@@ -149,7 +149,7 @@ def test_where_no_address_serves_each_ones_answer_is_said(server, tmp_path):
 
 def test_two_processes_at_once_download_once(server, tmp_path):
     code = (
-        "import sys; from pathlib import Path; from gpt_pretrain.download import *;"
+        "import sys; from pathlib import Path; from gpt_pretrain.weights.download import *;"
         "download([sys.argv[1]], Path(sys.argv[2]), Expected())"
     )
     arguments = [sys.executable, "-c", code, f"{server.url}/file", str(tmp_path / "a")]
@@ -161,7 +161,7 @@ def test_two_processes_at_once_download_once(server, tmp_path):
 
 def test_a_downloading_process_that_is_killed_leaves_the_lock_to_the_next(server, tmp_path):
     code = (
-        "import sys, time; from pathlib import Path; from gpt_pretrain import download as d;"
+        "import sys, time; from pathlib import Path; from gpt_pretrain.weights import download as d;"
         "d._download_from_any = lambda *_: (print('held', flush=True), time.sleep(60));"
         "d.download(['http://127.0.0.1:9'], Path(sys.argv[1]), d.Expected())"
     )
