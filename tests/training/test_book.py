@@ -24,7 +24,8 @@ BOOK = [
     *(*QUICK, "trainer.precision=32-true", "logger=csv", "data=text_files", "tokenizer=bytes"),
     *("data.order=book", "trainer.draws=book", "data.batch_size=2", "model.drop_rate=0.2"),
     *(f"model.context_length={CONTEXT}", "model.emb_dim=16", "model.n_layers=2", "model.n_heads=2"),
-    *("schedule=constant", "optimizer.lr=1e-2", "optimizer.decay=all", "optimizer.beta2=0.999"),
+    *("optimizer=adamw", "schedule=constant", "optimizer.lr=1e-2", "optimizer.decay=all"),
+    "optimizer.beta2=0.999",
     *("trainer.grad_clip=null", "trainer.log_every=1", "trainer.max_epochs=2", "trainer.keep_last=99"),
     *("trainer.eval_every=5", "trainer.eval_first=1", "trainer.eval_train=true", "trainer.eval_batches=5"),
 ]

@@ -84,7 +84,7 @@ def test_samples_stand_as_they_are_with_their_prompt(trained):
 
     samples = [event.tensor_proto.string_val[0] for event in read(trained).Tensors("1 sample/text_summary")]
     assert len(samples) == 3  # before training, and at each evaluation
-    assert all(sample.startswith(b"    Every effort moves you") for sample in samples)
+    assert all(sample.startswith(b"    The statement") for sample in samples)
     files = EventFiles(trained.parent / "other")
     odd = "def f():\n    return *1*\n\n\n<script>\t# `x` | y\n```\n1. end \x1b[1m"
     files.log_text("odd", odd, 0)
@@ -154,6 +154,8 @@ def test_a_resumed_run_goes_on_with_its_curves_and_its_row(trained, tmp_path):
 def test_what_an_earlier_run_left_in_a_folder_is_no_part_of_one_that_begins_there(trained, tmp_path):
     shutil.copytree(trained, tmp_path / "run")
     shutil.rmtree(tmp_path / "run" / "checkpoints")
+    for name in (".saved", "summary.json"):  # which say that it had checkpoints: it would not begin anew
+        (tmp_path / "run" / name).unlink()
     run(tmp_path / "run", "trainer.max_steps=1")
     assert list(curve(tmp_path / "run" / "val", "1 loss/over steps")) == [0, 1]
 
