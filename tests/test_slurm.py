@@ -55,6 +55,7 @@ def test_what_is_typed_reaches_the_program_as_it_was(script):
         (["time='1 #SBATCH'"], "is no word that sbatch could read"),
         (["gpus=8", "--", "trainer.devices=4"], "trainer.devices=4, but the job has 8"),
         (["--", "-m"], "settings of train.py only"),
+        (["--", "data.path='a\x1b[2Jb'"], "cannot hold control characters"),
         (["nodes=2", "--", "seed=1,2", "--multirun"], "settings of train.py only"),
     ],
 )
