@@ -3,6 +3,7 @@
 import importlib
 import logging
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -24,6 +25,13 @@ QUICK = [
     *("decoding.max_new_tokens=3", "logger.pictures=false"),  # a run's pictures take longer than its steps
 ]
 STORY = Path(os.environ.get("GPT_PRETRAIN_TEST_DATA") or cache_dir()) / "the-verdict.txt"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _hang_up():
+    """Tests that are run under nohup are of programs that are not: those hear SIGHUP, too."""
+    if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 @pytest.fixture(scope="session")

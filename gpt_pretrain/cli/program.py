@@ -159,13 +159,15 @@ class Program:
         try:
             with recorded(run), user_facing(self.root, debug=bool(settings.get("debug"))):
                 check()
-                return self.function(to_config(settings, self.root), run)
+                objective = self.function(to_config(settings, self.root), run)
         except UserFacingError as error:
             _remove_empty(run, self.folders)
             self._fail(error)
             if error.exit_code > 128:  # a signal is for the whole sweep, not for one of its trials
                 sys.exit(error.exit_code)
             return None
+        _remove_empty(run, self.folders)  # of what only prints: a plan
+        return objective
 
     def _fail(self, error: UserFacingError) -> None:
         self.failures.append(error)

@@ -43,7 +43,7 @@ def test_a_row_holds_everything_measured_and_follows_from_its_losses(tmp_path):
     assert list(written[0]) == [
         *("step", "tokens_seen", "epoch", "seconds", "val/loss", "val/perplexity", "val/bits_per_byte"),
         *("train/loss", "train/perplexity", "lr", "grad_norm", "tokens_per_sec", "memory_mb"),
-        *("ms/forward", "ms/backward", "ms/data", "ms/optimizer"),
+        *("ms/forward", "ms/backward", "ms/optimizer", "ms/data"),  # in the order of their first times
     ]
     for row in written:
         assert int(row["tokens_seen"]) == int(row["step"]) * 256
