@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -37,11 +38,19 @@ def assert_same_losses(one: Path, other: Path):
                 assert float(ours[key]) == pytest.approx(float(theirs[key]), abs=1e-5)
 
 
-@pytest.fixture
-def alone(program, tmp_path) -> Path:
-    done = program("train.py", *COMPARED, "data.batch_size=4", "hydra.run.dir=alone")
+@pytest.fixture(scope="module")
+def trained_once(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("once")
+    command = [sys.executable, ROOT / "train.py", *COMPARED, "data.batch_size=4", "hydra.run.dir=alone"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
-    return tmp_path / "alone"
+    return folder / "alone"
+
+
+@pytest.fixture
+def alone(trained_once, tmp_path) -> Path:
+    return shutil.copytree(trained_once, tmp_path / "alone")
 
 
 # trainer.eval_batches counts batches of a device: 3 of 4 windows are 6 of 2 on two devices, each window once.

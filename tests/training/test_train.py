@@ -40,6 +40,12 @@ def rows(folder):
         return list(csv.DictReader(stream))
 
 
+def unclocked(row):
+    """A row without what differs from one process, or one minute, to the next."""
+    measured = ("seconds", "tokens_per_sec", "memory_mb")
+    return {key: value for key, value in row.items() if key not in measured and not key.startswith("ms/")}
+
+
 def losses(folder):
     return {row["step"]: row["train/loss"] for row in rows(folder) if row["train/loss"]}
 
@@ -277,12 +283,12 @@ def test_what_was_due_at_the_step_of_an_interruption_is_made_up_for(tmp_path, mo
     run(tmp_path / "whole", *events)
     interrupted_at(monkeypatch, step)
     folder = tmp_path / "run"
-    with pytest.raises(StoppedError, match=f"stopped by signal 15 at step {step}, saved"):
+    with pytest.raises(StoppedError, match=f"stopped by SIGTERM at step {step}, saved"):
         run(folder, *events)
     summary = run(folder, *events, f"resume='{folder}'")
     assert (summary["exit_reason"], summary["steps"]) == ("finished", 6)
     for ours, theirs in zip(rows(folder), rows(tmp_path / "whole"), strict=True):
-        assert {**ours, "tokens_per_sec": 0} == {**theirs, "tokens_per_sec": 0}
+        assert unclocked(ours) == unclocked(theirs)
     assert (folder / "samples.txt").read_text() == (tmp_path / "whole" / "samples.txt").read_text()
     last = "checkpoints/step-00000006"
     assert same_state(folder / last, tmp_path / "whole" / last)
@@ -301,17 +307,18 @@ def test_a_signal_ends_an_evaluation_which_is_done_again(tmp_path, monkeypatch):
 
     monkeypatch.setattr(GPTModule, "validation_step", interrupted)
     folder = tmp_path / "run"
-    with pytest.raises(StoppedError, match="stopped by signal 10 at step 2"):
+    with pytest.raises(StoppedError, match="stopped by SIGUSR1 at step 2"):
         run(folder, *events)
     assert seen[-1] == (2, 1)
     run(folder, *events, f"resume='{folder}'")
     for ours, theirs in zip(rows(folder), rows(tmp_path / "whole"), strict=True):
-        assert {**ours, "tokens_per_sec": 0} == {**theirs, "tokens_per_sec": 0}
+        assert unclocked(ours) == unclocked(theirs)
     assert (folder / "samples.txt").read_text() == (tmp_path / "whole" / "samples.txt").read_text()
 
 
 def test_a_run_that_begins_anew_before_its_first_checkpoint_repeats_nothing(tmp_path):
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+    # The server's own: it drops what is written anew of texts, too.
+    from tensorboard.backend.event_processing.plugin_event_accumulator import EventAccumulator
 
     events = ["trainer.max_steps=4", "trainer.eval_every=2", "trainer.sample_every=1"]
     run(tmp_path / "run", *events)
@@ -319,10 +326,9 @@ def test_a_run_that_begins_anew_before_its_first_checkpoint_repeats_nothing(tmp_
     for name in (".saved", "summary.json"):
         (tmp_path / "run" / name).unlink()
     run(tmp_path / "run", *events)
-    read = EventAccumulator(str(tmp_path / "run" / "tensorboard"))
-    read.Reload()
-    assert [event.step for event in read.Scalars("val/loss")] == [0, 2, 4]
-    assert [event.step for event in read.Tensors("sample/text_summary")] == [1, 2, 3, 4]
+    read = {split: EventAccumulator(str(tmp_path / "run" / split)).Reload() for split in ("", "val")}
+    assert [event.step for event in read["val"].Tensors("1 loss/over steps")] == [0, 2, 4]
+    assert [event.step for event in read[""].Tensors("1 sample/text_summary")] == [0, 1, 2, 3, 4]
     assert (tmp_path / "run" / "samples.txt").read_text().count("--- step 1\n") == 1
 
 
@@ -337,21 +343,27 @@ def test_a_run_whose_checkpoints_are_gone_does_not_begin_anew(trained, tmp_path)
 def test_a_full_disk_costs_a_checkpoint_and_not_the_run(tmp_path, monkeypatch, caplog):
     from gpt_pretrain.runs import checkpoint
 
-    synced, failing = os.fsync, {"from": 3, "to": 20}
-    calls = iter(range(10**6))
+    synced, training_step = os.fsync, GPTModule.training_step
+    full, fits = {2, 3, 4, 5}, iter(range(2))  # steps; and what the disk still holds, the first time
+    steps = []
+
+    def counted(self, batch, batch_idx):
+        steps.append(batch_idx + 1)
+        return training_step(self, batch, batch_idx)
 
     def fsync(descriptor):
-        if failing["from"] <= next(calls) < failing["to"]:
+        if steps and steps[-1] in full and next(fits, None) is None:
             raise OSError(28, "No space left on device")
         synced(descriptor)
 
+    monkeypatch.setattr(GPTModule, "training_step", counted)
     monkeypatch.setattr(checkpoint.os, "fsync", fsync)
     often = ["trainer.max_steps=8", "trainer.checkpoint_every=1", "trainer.save_retries=20"]
     assert run(tmp_path, *often)["exit_reason"] == "finished"
     assert "No space left on device; training goes on" in caplog.text
     assert (tmp_path / "checkpoints" / "step-00000008").is_dir()
     assert not list((tmp_path / "checkpoints").glob(".*"))
-    failing["to"] = 10**6
+    full |= set(range(9, 13))
     with pytest.raises(InfrastructureError, match=r"failed: .*No space left on device; the newest is step-0"):
         run(tmp_path, *often, "trainer.max_steps=12", "trainer.save_retries=1", f"resume='{tmp_path}'")
 
