@@ -34,6 +34,7 @@ MpiDefault=none
 ReturnToService=2
 KillWait=10
 JobRequeue=1
+SlurmdParameters=config_overrides
 NodeName={host} NodeHostname={host} NodeAddr=127.0.0.1 CPUs=4 State=UNKNOWN
 PartitionName=main Nodes={host} Default=YES MaxTime=INFINITE State=UP
 """
