@@ -84,7 +84,7 @@ def test_a_run_that_measured_and_wrote_nothing_has_a_page_too(tmp_path):
 def test_a_run_writes_it_with_what_made_it(tmp_path):
     from tests.training.test_train import run
 
-    run(tmp_path, "trainer.max_steps=2")
+    run(tmp_path, "trainer.max_steps=2", "logger.pictures=true")
     page = (tmp_path / "report.html").read_text(encoding="utf-8")
     here = json.loads((tmp_path / "environment.json").read_text())
     assert here["torch"] in page
