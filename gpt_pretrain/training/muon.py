@@ -6,7 +6,7 @@ than float32, and takes one matrix after another.
 
 import math
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -20,17 +20,16 @@ COEFFICIENTS, STEPS = (3.4445, -4.7750, 2.0315), 5
 
 
 class Muon(Optimizer):
-    """Updates as large as AdamW's, 0.2 a number (Moonshot 2025), so that one learning rate serves both."""
+    """Updates as large as AdamW's, 0.2 a number (Moonshot 2025), so that one learning rate serves both.
+
+    Part of `Joined`, which runs the closure.
+    """
 
     def __init__(self, params: Iterable[Any], *, lr: float, weight_decay: float, momentum: float) -> None:
         super().__init__(params, {"lr": lr, "weight_decay": weight_decay, "momentum": momentum})
 
     @torch.no_grad()
-    def step(self, closure: Callable[[], Any] | None = None) -> Any:
-        loss = None
-        if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
+    def step(self, closure: None = None) -> None:  # type: ignore[override]
         for group in self.param_groups:
             by_shape: dict[torch.Size, list[tuple[Tensor, Tensor]]] = defaultdict(list)
             for parameter in group["params"]:
@@ -45,7 +44,6 @@ class Muon(Optimizer):
                     parameter.mul_(1 - group["lr"] * group["weight_decay"])
                     update = as_shard(update.to(parameter.dtype), parameter)
                     parameter.add_(update * -lr)  # alpha= raises where it overflows
-        return loss
 
     def _momentum(self, parameter: Tensor, momentum: float) -> Tensor:
         """The gradient's mean, looked at one step ahead (Nesterov)."""

@@ -43,18 +43,19 @@ def _(config: SGDConfig, named: NamedParameters) -> Optimizer:
 @_build.register
 def _(config: MuonConfig, named: NamedParameters) -> Optimizer:
     hidden = [(name, p) for name, p in named if p.ndim == 2 and ".blocks." in f".{name}"]
-    muon = Muon(hidden, lr=config.lr, weight_decay=config.weight_decay, momentum=config.momentum)
+    group = {"params": hidden, "name": "muon"}
+    muon = Muon([group], lr=config.lr, weight_decay=config.weight_decay, momentum=config.momentum)
     others = [entry for entry in named if entry not in hidden]
     return Joined([muon, _adam(AdamW, others, config)])
 
 
 def decay_groups(named: NamedParameters, config: OptimizerConfig) -> list[dict[str, Any]]:
-    """Groups with and without decay: matrices decay, biases and norms only where `decay` is all."""
+    """Groups with and without decay, named so: matrices decay, biases and norms only where `decay` is all."""
     decayed = [entry for entry in named if config.decay == "all" or entry[1].ndim >= 2]
     spared = [entry for entry in named if config.decay != "all" and entry[1].ndim < 2]
     groups = [
-        {"params": decayed, "weight_decay": config.weight_decay},
-        {"params": spared, "weight_decay": 0.0},
+        {"params": decayed, "name": "decayed", "weight_decay": config.weight_decay},
+        {"params": spared, "name": "not decayed", "weight_decay": 0.0},
     ]
     return [group for group in groups if group["params"]]
 
@@ -70,14 +71,8 @@ def parameter_names(groups: list[dict[str, Any]]) -> dict[int, str]:
 
 def rates_by_group(optimizer: Optimizer) -> dict[str, float]:
     """The learning rate of each group by the group's name; nothing where one rate serves all."""
-    rates = {_group_name(group): group["lr"] for group in optimizer.param_groups}
+    rates = {group["name"]: group["lr"] for group in optimizer.param_groups}
     return rates if len(set(rates.values())) > 1 else {}
-
-
-def _group_name(group: dict[str, Any]) -> str:
-    if "ns_steps" in group:  # what only Muon has
-        return "muon"
-    return "decayed" if group["weight_decay"] else "not decayed"
 
 
 def _adam(kind: type[Adam], named: NamedParameters, config: AdamWConfig) -> Optimizer:

@@ -135,3 +135,11 @@ def test_learning_rates_are_told_by_group_where_they_differ():
     assert rates_by_group(optimizer) == {}
     optimizer.param_groups[0]["lr"] = 0.5
     assert rates_by_group(optimizer) == {"decayed": 0.5, "not decayed": 1e-3}
+
+
+def test_the_groups_of_muon_are_told_apart():
+    model = nn.ModuleDict({"blocks": nn.ModuleList([nn.Linear(2, 2)]), "head": nn.Linear(2, 2)})
+    optimizer = build_optimizer(model, MuonConfig())
+    for rate, group in enumerate(optimizer.param_groups):
+        group["lr"] = rate
+    assert rates_by_group(optimizer) == {"muon": 0, "decayed": 1, "not decayed": 2}
