@@ -103,8 +103,9 @@ def _fit(
         explain(config, prepared, run, module.model)
     if not rank():
         open_records(config, machine, run, words, trainer.loggers)
-    with watching("loss.png"):  # drawn at the end, tried now
-        import gpt_pretrain.training.plots  # noqa: F401
+    if config.logger.pictures:
+        with watching("loss.png"):  # drawn at the end, tried now
+            import gpt_pretrain.training.plots  # noqa: F401
     ending = Ending(config, prepared, run, words, trainer, module, stop, metrics, samples, checkpoints)
     with ending, watching_threads(), company:
         trainer.fit(module, data, ckpt_path=prepared.resume_from)
