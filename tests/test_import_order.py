@@ -27,7 +27,7 @@ decoding: filters penalties key_values layout scoring picture choose continuatio
     contrastive loop text
 data: notes fingerprints kinds listing files gutenberg python_reference sources reading_bar tokens
     shards workers splits marks token_cache learned token_files windows copies corpus order
-runs: foreign folders owner record model_card checkpoint pretrained
+runs: folders owner record model_card checkpoint pretrained
 training: schedule shards muon optim plan metrics_csv plots page tensorboard loggers first_sample estimate
     machine columns provenance preflight opening layers draws datamodule divergence module forecast
     callbacks callbacks.rhythm callbacks.stop callbacks.parts callbacks.metrics callbacks.samples

@@ -12,7 +12,7 @@ from pathlib import Path
 from hydra.core.config_store import ConfigStore
 from omegaconf import OmegaConf
 
-from gpt_pretrain.cli.sweeps import asks_for_sweep, check_asked_for, sweep_arguments
+from gpt_pretrain.cli.sweeps import asks_for_sweep, check_asked_for, sweep_arguments, without_resume
 from gpt_pretrain.config import TrainConfig, sections, to_plain
 from gpt_pretrain.config.border import as_typed
 from gpt_pretrain.config.paths import expanded, here
@@ -47,7 +47,7 @@ def resume_arguments(arguments: list[str], conf: Path) -> list[str]:
         return arguments
     if asks_for_sweep(arguments) or (wanted != "auto" and is_sweep(Path(expanded("resume", wanted)))):
         return sweep_arguments(wanted, arguments)
-    rest = [argument for argument in arguments if not argument.lstrip("+").startswith("resume=")]
+    rest = without_resume(arguments)
     run = (
         _newest_run(value_of("hydra.run.dir", arguments))
         if wanted == "auto"

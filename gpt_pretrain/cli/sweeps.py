@@ -15,7 +15,7 @@ from gpt_pretrain.config import TrainConfig, known_keys, sections
 from gpt_pretrain.config.paths import expanded
 from gpt_pretrain.config.words import SWEEP, typed, value_of, word
 from gpt_pretrain.errors import ArtifactError, InputError
-from gpt_pretrain.runs.foreign import read_json
+from gpt_pretrain.foreign import read_json
 from gpt_pretrain.runs.record import OF_THIS_MACHINE
 from gpt_pretrain.sweep.record import SEARCH, is_sweep, newest_sweeps
 from gpt_pretrain.sweep.space import is_sweeps_own
@@ -35,13 +35,17 @@ def check_asked_for(arguments: list[str]) -> None:
         raise InputError(f"{own} says how to sweep, and nothing asks for a sweep: add -m, or leave it out")
 
 
+def without_resume(arguments: list[str]) -> list[str]:
+    return [argument for argument in arguments if not argument.lstrip("+").startswith("resume=")]
+
+
 def sweep_arguments(wanted: str, arguments: list[str]) -> list[str]:
     """The command line of the sweep that `resume=<wanted>` means, what was typed above what is recorded.
 
     auto: the folder given as hydra.sweep.dir, else the newest below multirun/; where there is none, a new one
     begins. Raises InputError, ArtifactError.
     """
-    rest = [argument for argument in arguments if not argument.lstrip("+").startswith("resume=")]
+    rest = without_resume(arguments)
     folder = (
         _newest(value_of("hydra.sweep.dir", arguments))
         if wanted == "auto"

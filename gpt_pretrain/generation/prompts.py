@@ -8,8 +8,7 @@ from typing import Any
 
 from gpt_pretrain.config.words import SWEEP, word
 from gpt_pretrain.errors import InputError
-from gpt_pretrain.foreign import parse_json
-from gpt_pretrain.runs.foreign import read_yaml
+from gpt_pretrain.foreign import parse_json, read_yaml
 from gpt_pretrain.runs.record import SETTINGS
 
 _TEXTS = ("prompt", "score", "decoding.stop", "decoding.banned_words")

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from gpt_pretrain.config import ModelConfig
-from gpt_pretrain.runs.foreign import read_json, read_yaml, to_yaml
+from gpt_pretrain.foreign import read_json, read_yaml, to_yaml
 from gpt_pretrain.runs.record import OF_THIS_MACHINE, SETTINGS
 from gpt_pretrain.tokenizer import Tokenizer
 

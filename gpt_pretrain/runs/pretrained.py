@@ -18,10 +18,9 @@ from gpt_pretrain.config.data import FROM_WEIGHTS
 from gpt_pretrain.data.learned import tokenizer_for
 from gpt_pretrain.data.sources import cache_dir
 from gpt_pretrain.errors import InputError
-from gpt_pretrain.foreign import read_json
+from gpt_pretrain.foreign import read_bytes, read_json
 from gpt_pretrain.model import GPTModel
 from gpt_pretrain.runs.folders import MANIFEST, find_checkpoint, find_checkpoints, find_runs, verify
-from gpt_pretrain.runs.foreign import read_bytes
 from gpt_pretrain.terminal.text import show
 from gpt_pretrain.tokenizer import Tokenizer, build_tokenizer, find_tokenizer
 from gpt_pretrain.weights.fetch import fetch_gpt2

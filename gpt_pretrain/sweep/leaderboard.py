@@ -7,7 +7,7 @@ import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
-from gpt_pretrain.runs.foreign import to_yaml
+from gpt_pretrain.foreign import to_yaml
 from gpt_pretrain.sweep.record import FINISHED, SweepRecord, Trial
 from gpt_pretrain.sweep.space import Space
 from gpt_pretrain.terminal.text import printable

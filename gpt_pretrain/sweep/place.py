@@ -6,8 +6,8 @@ from omegaconf import DictConfig, open_dict, read_write
 
 from gpt_pretrain.config.words import typed
 from gpt_pretrain.errors import ArtifactError, InputError
+from gpt_pretrain.foreign import check_folder
 from gpt_pretrain.runs.folders import is_run
-from gpt_pretrain.runs.foreign import check_folder
 from gpt_pretrain.sweep.record import LOCKS, TRIALS, SweepRecord, newest_sweeps
 from gpt_pretrain.sweep.search import Search, check_same, differences
 from gpt_pretrain.sweep.strategies import n_trials

@@ -17,7 +17,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from gpt_pretrain.errors import ArtifactError
-from gpt_pretrain.runs.foreign import read_json
+from gpt_pretrain.foreign import read_json
 from gpt_pretrain.runs.owner import LOCK
 from gpt_pretrain.sweep.space import Point
 

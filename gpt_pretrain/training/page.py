@@ -6,8 +6,8 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
+from gpt_pretrain.foreign import read_bytes
 from gpt_pretrain.runs.folders import find_checkpoints
-from gpt_pretrain.runs.foreign import read_bytes
 from gpt_pretrain.terminal.text import printable
 from gpt_pretrain.training.plots import Rows, small_figure
 
