@@ -150,6 +150,7 @@ def _explain_composition(error: Exception, root: type) -> str:
         if not group:
             return f"there is no {option}.yaml among the settings: leave out --config-name and --config-path"
         remedy = _INSTALLED_BY.get(group, "")
+        group = "debug" if group == "debugging" else group  # as it is typed
         return f"{group}={option}: no such option{nearest(option, options)} (there are {there_are}){remedy}"
     if isinstance(error, OverrideParseException):
         if re.match(r"hydra\.\w+\.dir=~", error.override):

@@ -40,7 +40,7 @@ class Queue:
                 raise ArtifactError(f"{self.record.file(number).file} is no point of this search")
 
     def begin(self) -> None:
-        """Say of the points that cannot work that they do not, and let failed ones wait again if asked to."""
+        """Let trials without a result wait again, where that is asked for. Raises ArtifactError."""
         with self.record.turn():
             self.refresh()
             for number, trial in self.record.trials.items():

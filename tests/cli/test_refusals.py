@@ -51,6 +51,7 @@ def test_what_is_named_instead_is_a_setting(setting):
         (["--cuda"], "--cuda: a setting is typed as key=value, without dashes"),
         (["data=TextFiles"], "did you mean text_files?"),
         (["model=GPT2-Small"], "did you mean gpt2_small?"),
+        (["debug=profle"], "debug=profle: no such option, did you mean profile?"),
     ],
 )
 def test_dashes_and_other_letters_are_answered_with_how_it_is_typed_here(typed, tmp_path, arguments, said):
