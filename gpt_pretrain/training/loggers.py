@@ -21,12 +21,12 @@ def build_loggers(config: LoggerConfig, run: Path, due: int) -> list[Logger]:
         loggers.append(CSV(run / "metrics.csv", due))
     if config.tensorboard:
         loggers.append(TensorBoard(run, due, config.pictures))
-    if config.wandb:
-        with watching("wandb"):
-            loggers.append(_wandb(config, run))
-    if config.mlflow:
-        with watching("mlflow"):
-            loggers.append(_mlflow(config, run))
+    for kind, wanted, make in (("wandb", config.wandb, _wandb), ("mlflow", config.mlflow, _mlflow)):
+        if wanted:
+            with watching(kind):
+                logger = make(config, run)
+                _ = logger.experiment  # now, not at the first row: who is not logged in hears of it
+                loggers.append(logger)
     return loggers
 
 
@@ -72,27 +72,33 @@ class _Nowhere:
         return lambda *args, **kwargs: None
 
 
-def _wandb(config: LoggerConfig, run: Path) -> Logger:
+def _wandb(config: LoggerConfig, run: Path) -> Any:
     import wandb
     from lightning.pytorch.loggers import WandbLogger
 
-    class WeightsAndBiases(Watched, WandbLogger):
+    class Ended(WandbLogger):
+        def finalize(self, status: str) -> None:
+            """All is written now, and not as Python ends: the next run of this process is one of its own."""
+            super().finalize(status)
+            self.experiment.finish(exit_code=int(status != "success"))
+
+    class WeightsAndBiases(Watched, Ended):
         kind = "wandb"
 
+    # Lightning's own offline= writes into the environment, where the next run would find it.
+    mode: dict[str, Any] = {"mode": "offline"} if config.offline else {}
     return WeightsAndBiases(
         name=_name_of(run),
-        version=hashlib.sha256(str(run.absolute()).encode()).hexdigest()[
-            :16
-        ],  # a resumed run goes on with it
+        # a resumed run goes on with it
+        version=hashlib.sha256(str(run.absolute()).encode()).hexdigest()[:16],
         resume="allow",
         save_dir=str(run),
         project=config.project,
-        offline=config.offline,
-        settings=wandb.Settings(console="off", silent=True),
+        settings=wandb.Settings(console="off", silent=True, **mode),
     )
 
 
-def _mlflow(config: LoggerConfig, run: Path) -> Logger:
+def _mlflow(config: LoggerConfig, run: Path) -> Any:
     from lightning.pytorch.loggers import MLFlowLogger
 
     class MLflow(Watched, MLFlowLogger):

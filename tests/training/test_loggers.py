@@ -24,6 +24,16 @@ def test_weights_and_biases_offline_keeps_every_row_in_the_runs_folder(tmp_path,
 
 
 @pytest.mark.slow
+def test_who_is_not_logged_in_to_weights_and_biases_hears_of_it_and_trains(tmp_path, monkeypatch, caplog):
+    pytest.importorskip("wandb", reason="wandb is not installed")
+    monkeypatch.delenv("WANDB_API_KEY", raising=False)
+    monkeypatch.setenv("NETRC", str(tmp_path / "none"))
+    assert run(tmp_path / "run", *QUICK, "logger=wandb")["steps"] == 2
+    assert "wandb failed: UsageError: No API key" in caplog.text
+    assert caplog.text.count("wandb failed") == 1
+
+
+@pytest.mark.slow
 def test_mlflow_keeps_every_row_in_the_runs_folder(tmp_path, monkeypatch):
     monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
     mlflow = pytest.importorskip("mlflow", reason="mlflow is not installed")
