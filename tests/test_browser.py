@@ -26,6 +26,7 @@ SETTINGS = [
     "trainer.eval_batches=1",
     "trainer.log_every=1",
     "trainer.max_steps=3",
+    "trainer.sample_prompt=Every effort moves you",
 ]
 
 

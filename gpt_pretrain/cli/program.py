@@ -38,7 +38,7 @@ from gpt_pretrain.errors import (
     UserFacingError,
 )
 from gpt_pretrain.launch.job import job_name, requeue
-from gpt_pretrain.launch.process import process, rank
+from gpt_pretrain.launch.process import is_launched, process, rank
 from gpt_pretrain.launch.signals import check, hearing
 from gpt_pretrain.runs.owner import LOCK, OWNER
 from gpt_pretrain.sweep.refusals import refuse_with
@@ -116,7 +116,7 @@ class Program:
         except UserFacingError as error:
             if _has_folder() and not rank():  # it is made before `_task` is called
                 _remove_empty(Path(HydraConfig.get().runtime.output_dir), self.folders)
-            self._fail(error)
+            self._fail(error, told=is_launched())
         if self.failures:
             sys.exit(max(failure.exit_code for failure in self.failures))
 
@@ -169,9 +169,9 @@ class Program:
         _remove_empty(run, self.folders)  # of what only prints: a plan
         return objective
 
-    def _fail(self, error: UserFacingError) -> None:
+    def _fail(self, error: UserFacingError, *, told: bool = False) -> None:
         self.failures.append(error)
-        _report(error, told=not self.composed)
+        _report(error, told=told and not self.composed)
         if error.exit_code == REQUEUED and self.several and job_name(os.environ) and not rank():
             show(requeue(), file=sys.stderr)
 
@@ -279,7 +279,7 @@ def _standing_folders(arguments: list[str]) -> set[Path]:
 
 
 def _report(error: UserFacingError, *, told: bool = False) -> None:
-    """`told`: every process of the run has found the same, and the first says it."""
+    """`told`: every process of the run was given the same words, and the first says what is wrong."""
     try:
         number = rank()
     except InputError:  # the error at hand

@@ -16,6 +16,7 @@ from gpt_pretrain.config.paths import expanded
 from gpt_pretrain.config.words import SWEEP, typed, value_of, word
 from gpt_pretrain.errors import ArtifactError, InputError
 from gpt_pretrain.foreign import read_json
+from gpt_pretrain.launch.process import rank
 from gpt_pretrain.runs.record import OF_THIS_MACHINE
 from gpt_pretrain.sweep.record import SEARCH, is_sweep, newest_sweeps
 from gpt_pretrain.sweep.space import is_sweeps_own
@@ -31,7 +32,8 @@ def asks_for_sweep(arguments: list[str]) -> bool:
 def check_asked_for(arguments: list[str]) -> None:
     """Raise InputError where a sweep is described and none is asked for."""
     own = next((argument for argument in arguments if is_sweeps_own(argument)), None)
-    if own and not asks_for_sweep(arguments) and not os.environ.get(RECORD):
+    trial = os.environ.get(RECORD) or rank()  # the first rank, which was asked, hands on what it was told
+    if own and not asks_for_sweep(arguments) and not trial:
         raise InputError(f"{own} says how to sweep, and nothing asks for a sweep: add -m, or leave it out")
 
 

@@ -15,6 +15,7 @@ import threading
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from subprocess import Popen
 from time import monotonic, sleep
 from typing import TYPE_CHECKING, Any
 
@@ -39,6 +40,7 @@ class Watch:
         self.store, self.process, self.hosts, self.silence = store, process, hosts, silence
         self.remedy: Callable[[], str] = lambda: "start it again"
         self.step = 0  # of the main thread: tells who lags behind where all beat
+        self.children: dict[int, Popen[bytes]] = {}  # by rank: those that this process has started
         self.lost: tuple[int, str] | None = None  # rank, and what became of it
         self._seen: dict[int, tuple[str, float]] = {}  # by rank: its newest beat, and when it was new
         self._there: dict[int, dict[str, Any]] = {}  # where each process is
@@ -105,6 +107,11 @@ class Watch:
         if self.process.rank and self.store.check(["lost"]):
             rank, fate = json.loads(self.store.get("lost"))
             return int(rank), str(fate)
+        for rank, child in self.children.items():
+            if (code := child.poll()) and not self.store.check([f"failed/{rank}"]):
+                fate = f"ended with exit code {code}" if code > 0 else f"was killed by signal {-code}"
+                self.store.set("lost", json.dumps((rank, fate)))
+                return rank, fate
         others = range(1, self.process.world_size) if self.process.rank == 0 else [0]
         for rank in others:
             age = self._age(rank)

@@ -2,6 +2,7 @@
 
 from datetime import timedelta
 from pathlib import Path
+from subprocess import Popen
 from types import TracebackType
 from typing import Any
 
@@ -24,6 +25,7 @@ class Company(L.Callback):
 
     def __init__(self, config: TrainerConfig, prepared: Prepared, run: Path, meeting: Meeting | None) -> None:
         self.config, self.prepared, self.run, self.meeting = config, prepared, run, meeting
+        self.children: dict[int, Popen[bytes]] = {}  # by rank, once Lightning has started them
 
     def on_train_batch_start(
         self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
@@ -47,6 +49,7 @@ class Company(L.Callback):
                 process(), self.prepared.plan.world_size, environment.main_address, environment.main_port
             )
             self.meeting = open_meeting(self.config, first)
+            self.meeting.watch.children = self.children
             self.meeting.gather(self.run, self.prepared.resume_from)
         self.meeting.begin()
         self.meeting.watch.remedy = self._remedy

@@ -3,12 +3,14 @@
 Both store and read the same checkpoints, so a run may change from one to the other.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
 import torch
+from lightning.fabric.utilities.distributed import _set_num_threads_if_needed
 from lightning.pytorch.strategies import DDPStrategy, ModelParallelStrategy
+from lightning.pytorch.strategies.launchers import _SubprocessScriptLauncher
 from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor
 from torch.optim import Optimizer
@@ -24,12 +26,31 @@ def build_strategy(name: str, company: Company, world_size: int) -> Any:
     return Sharded(company, world_size) if name == "fsdp" else DDP(company)
 
 
+class Starter(_SubprocessScriptLauncher):
+    """Lightning's, less the thread that kills this process where a child has ended: the company names it."""
+
+    def __init__(self, strategy: "DDP | Sharded") -> None:
+        assert strategy.cluster_environment is not None
+        super().__init__(strategy.cluster_environment, strategy.num_processes, strategy.num_nodes)
+        self.company = strategy.company
+
+    def launch(self, function: Callable[..., Any], *args: Any, trainer: Any = None, **kwargs: Any) -> Any:
+        if not self.cluster_environment.creates_processes_externally:
+            self._call_children_scripts()
+            self.company.children = dict(enumerate(self.procs, start=1))
+        _set_num_threads_if_needed(num_processes=self.num_processes)
+        return function(*args, **kwargs)
+
+
 class DDP(DDPStrategy):
     """Lightning's, after the processes have met."""
 
     def __init__(self, company: Company) -> None:
         super().__init__(gradient_as_bucket_view=True)
         self.company = company
+
+    def _configure_launcher(self) -> None:
+        self._launcher = Starter(self)
 
     def setup_environment(self) -> None:
         self.company.join(self)
@@ -48,6 +69,9 @@ class Sharded(ModelParallelStrategy):
             data_parallel_size=world_size, tensor_parallel_size=1, save_distributed_checkpoint=False
         )
         self.company = company
+
+    def _configure_launcher(self) -> None:
+        self._launcher = Starter(self)
 
     def setup_environment(self) -> None:
         self.company.join(self)

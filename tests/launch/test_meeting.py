@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from tests.conftest import QUICK, ROOT
 
 pytestmark = pytest.mark.slow
 
+ALONE = [sys.executable, str(ROOT / "train.py")]
 TORCHRUN = [str(Path(sys.executable).with_name("torchrun")), "--nproc-per-node=2", str(ROOT / "train.py")]
 SETTINGS = [
     *(*QUICK, "data.batch_size=2", "trainer.eval_batches=2", "hydra.run.dir=run"),
@@ -30,7 +32,7 @@ def environment():
 def test_a_process_that_never_comes_is_waited_for_aloud_and_not_for_ever(tmp_path, environment):
     alone = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
     alone |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29631"}
-    command = [sys.executable, str(ROOT / "train.py"), *SETTINGS, "trainer.start_timeout=12"]
+    command = [*ALONE, *SETTINGS, "trainer.start_timeout=12"]
     done = subprocess.run(
         command, cwd=tmp_path, env=environment | alone, capture_output=True, text=True, timeout=100
     )
@@ -47,11 +49,11 @@ def started(tmp_path, environment):
     """A run of two processes that has saved something: the launcher, and the ranks' process ids."""
     processes = []
 
-    def start(*more: str):
+    def start(*more: str, by: list[str] = TORCHRUN):
         with (tmp_path / "said").open("w") as said:
             processes.append(
                 subprocess.Popen(
-                    [*TORCHRUN, *SETTINGS, *more], cwd=tmp_path, env=environment, stdout=said, stderr=said
+                    [*by, *SETTINGS, *more], cwd=tmp_path, env=environment, stdout=said, stderr=said
                 )
             )
         until = time.monotonic() + 100
@@ -75,8 +77,8 @@ def ranks_below(parent: int) -> dict[int, int]:
     children = Path(f"/proc/{parent}/task/{parent}/children")
     for pid in map(int, children.read_text().split() if children.is_file() else ()):
         for variable in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0"):
-            if variable.startswith(b"RANK="):
-                found[int(variable[5:])] = pid
+            if variable.startswith((b"RANK=", b"LOCAL_RANK=")):  # one machine: the same number
+                found[int(variable.partition(b"=")[2])] = pid
     return found
 
 
@@ -94,6 +96,27 @@ def test_under_torchrun_a_killed_process_ends_all_and_our_line_is_the_last(start
     assert "resume=run goes on from step-" in last
 
 
+def test_a_killed_child_ends_the_run_that_started_it_which_says_so(started, tmp_path):
+    process, ranks = started("trainer.devices=2", by=ALONE)
+    os.kill(ranks[1], signal.SIGKILL)
+    assert process.wait(timeout=30) == 5
+    last = (tmp_path / "said").read_text().strip().splitlines()[-1]
+    assert last.startswith("error: rank 1 of 2 on "), last
+    assert "resume=run goes on from step-" in last
+
+
+def test_a_child_that_ends_before_it_comes_is_not_waited_for(tmp_path, environment):
+    fails = "import os\nif os.environ.get('LOCAL_RANK') == '1': os._exit(3)\n"
+    (tmp_path / "sitecustomize.py").write_text(fails)
+    environment["PYTHONPATH"] = f"{tmp_path}{os.pathsep}{ROOT}"
+    command = [*ALONE, *SETTINGS, "trainer.devices=2"]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=100)
+    assert done.returncode == 5, done.stderr
+    last = done.stderr.strip().splitlines()[-1]
+    assert last.startswith("error: rank 1 of 2 on ")
+    assert "ended with exit code 3: start it again" in last
+
+
 def test_a_stopped_process_is_named_by_the_other_which_ends(started, tmp_path):
     process, ranks = started("trainer.silence_timeout=5")
     os.kill(ranks[1], signal.SIGSTOP)
@@ -101,7 +124,8 @@ def test_a_stopped_process_is_named_by_the_other_which_ends(started, tmp_path):
     while "has not answered for" not in (said := (tmp_path / "said").read_text()):
         assert time.monotonic() < until, said
         time.sleep(0.2)
-    os.kill(ranks[1], signal.SIGKILL)  # torchrun would wait half a minute for it
+    with suppress(ProcessLookupError):  # torchrun would wait half a minute for it, so the other may end it
+        os.kill(ranks[1], signal.SIGKILL)
     assert process.wait(timeout=60) != 0
     assert "error: rank 1 of 2 on " in said
 
