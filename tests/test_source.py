@@ -157,6 +157,7 @@ runpy.run_path(sys.argv[0], run_name="__main__")
 """
 
 
+@pytest.mark.slow
 def test_the_programs_run_without_what_unix_alone_has_in_another_encoding(tmp_path):
     """As on Windows, as far as that can be tried here: Unix's modules gone, text cp1252 unless it says."""
     (tmp_path / "text.txt").write_text("Der Käse, größer als 日本語. " * 400, encoding="utf-8")

@@ -116,7 +116,7 @@ class Program:
         except UserFacingError as error:
             if _has_folder() and not rank():  # it is made before `_task` is called
                 _remove_empty(Path(HydraConfig.get().runtime.output_dir), self.folders)
-            self._fail(error, told=is_launched())
+            self._fail(error)
         if self.failures:
             sys.exit(max(failure.exit_code for failure in self.failures))
 
@@ -169,9 +169,9 @@ class Program:
         _remove_empty(run, self.folders)  # of what only prints: a plan
         return objective
 
-    def _fail(self, error: UserFacingError, *, told: bool = False) -> None:
+    def _fail(self, error: UserFacingError) -> None:
         self.failures.append(error)
-        _report(error, told=told and not self.composed)
+        _report(error, told=not self.composed)
         if error.exit_code == REQUEUED and self.several and job_name(os.environ) and not rank():
             show(requeue(), file=sys.stderr)
 
@@ -279,7 +279,7 @@ def _standing_folders(arguments: list[str]) -> set[Path]:
 
 
 def _report(error: UserFacingError, *, told: bool = False) -> None:
-    """`told`: every process of the run was given the same words, and the first says what is wrong."""
+    """`told`: of processes that were all given the same words the first says what is wrong."""
     try:
         number = rank()
     except InputError:  # the error at hand
@@ -288,7 +288,7 @@ def _report(error: UserFacingError, *, told: bool = False) -> None:
         return
     if number == 0:
         show(f"error: {error}", file=sys.stderr)
-    elif not told and not isinstance(error, DivergedError | StoppedError | ToldError):
+    elif not (told and is_launched()) and not isinstance(error, DivergedError | StoppedError | ToldError):
         show(f"{process().name_of(number, socket.gethostname())}: error: {error}", file=sys.stderr)
 
 

@@ -106,10 +106,11 @@ def test_settings_and_environment_are_texts_and_the_figures_pictures(trained):
     assert (picture.width, picture.height) == (1050, 630)
 
 
-def test_a_run_is_named_as_its_folder_and_is_one_row(trained):
-    found = EventMultiplexer().AddRunsFromDirectory(str(trained.parent.parent))
+def test_a_run_is_named_as_its_folder_and_is_one_row(trained, tmp_path):
+    name = "day/time"
+    shutil.copytree(trained, tmp_path / name)
+    found = EventMultiplexer().AddRunsFromDirectory(str(tmp_path))
     found.Reload()
-    name = f"{trained.parent.name}/{trained.name}"
     ours = {run for run in found.Runs() if run.startswith(name)}
     assert ours == {name, f"{name}/val", f"{name}/train_without_dropout"}
     assert len(found.PluginRunToTagToContent("hparams").keys() & ours) == 1
