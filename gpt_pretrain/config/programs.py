@@ -47,6 +47,7 @@ class TrainConfig:
         self.data.check()
         self.tokenizer.check()
         self.sweep.check()
+        self.trainer.check()
         self.logger.check()
         for name in ("initial_lr", "min_lr"):
             value = getattr(self.schedule, name)

@@ -45,8 +45,17 @@ class TrainerConfig:
     keep_best: bool = True  # also save whenever the validation loss is among the lowest so far
     best_of: int = number(1, at_least=1)  # how many of the lowest
     keep_last: int = number(2, at_least=2)  # older ones are deleted, the best never; one may turn out damaged
+    save_in_background: bool = False  # train on while a copy of the state is written: as much memory again
     save_retries: int = number(3, at_least=0)  # saves that may fail one after another, as on a full disk
     profile: bool = False  # write a trace of five steps and print the operations that took longest
+
+    def check(self) -> None:
+        """Raise InputError for what does not go together."""
+        if self.save_in_background and self.on_divergence == "rollback":
+            raise InputError(
+                "trainer.on_divergence=rollback goes back to what is written, which "
+                "trainer.save_in_background=true does not wait for: set one of them otherwise"
+            )
 
 
 @dataclass(kw_only=True, slots=True)

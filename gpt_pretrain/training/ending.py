@@ -56,6 +56,7 @@ class Ending:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self.checkpoints.finish(self.trainer)
         if isinstance(error, SystemExit):  # Lightning's answer to an interruption before the first step
             error = error.__context__ or error
         if isinstance(error, KeyboardInterrupt):  # there is nothing to conclude

@@ -132,7 +132,9 @@ def _build_trainer(
         logger=build_loggers(config.logger, run, prepared.first_step + (not prepared.unfinished)),
         callbacks=callbacks,
         plugins=[
-            DirectoryCheckpointIO(prepared.model, prepared.tokenizer, to_plain(config)),
+            DirectoryCheckpointIO(
+                prepared.model, prepared.tokenizer, to_plain(config), config.trainer.save_in_background
+            ),
             build_environment(),
         ],
         enable_checkpointing=False,  # ours

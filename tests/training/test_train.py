@@ -5,6 +5,7 @@ import json
 import os
 import shutil
 import signal
+import time
 from pathlib import Path
 
 import pytest
@@ -366,6 +367,56 @@ def test_a_full_disk_costs_a_checkpoint_and_not_the_run(tmp_path, monkeypatch, c
     full |= set(range(9, 13))
     with pytest.raises(InfrastructureError, match=r"failed: .*No space left on device; the newest is step-0"):
         run(tmp_path, *often, "trainer.max_steps=12", "trainer.save_retries=1", f"resume='{tmp_path}'")
+
+
+def test_what_is_saved_beside_training_is_the_state_at_its_step(tmp_path, monkeypatch):
+    often = [
+        "trainer.max_steps=6",
+        "trainer.checkpoint_every=1",
+        "trainer.keep_last=9",
+        "trainer.eval_every=6",
+    ]
+    run(tmp_path / "plain", *often)
+    from gpt_pretrain.training.callbacks import checkpoints
+
+    written, trained, write = [], [], checkpoints.write_checkpoint
+    stepped = GPTModule.training_step
+
+    def late(folder, **content):  # the optimizer has moved on meanwhile
+        while len(trained) <= int(folder.name[5:]) < 6:
+            time.sleep(0.005)
+        written.append(len(trained))
+        write(folder, **content)
+
+    monkeypatch.setattr(checkpoints, "write_checkpoint", late)
+    monkeypatch.setattr(GPTModule, "training_step", lambda *given: trained.append(1) or stepped(*given))
+    run(tmp_path / "beside", *often, "trainer.save_in_background=true")
+    assert written[:-1] == [2, 3, 4, 5, 6]  # each while the next step was trained
+    for step in range(1, 7):
+        ours, theirs = (tmp_path / name / "checkpoints" / f"step-{step:08d}" for name in ("beside", "plain"))
+        assert same_state(ours, theirs), step
+
+
+def test_a_save_beside_training_that_fails_is_told_and_the_last_one_is_an_error(
+    tmp_path, monkeypatch, caplog
+):
+    from gpt_pretrain.training.callbacks import checkpoints
+
+    write = checkpoints.write_checkpoint
+
+    def fails(folder, **content):
+        if folder.name.endswith(("3", "6")):
+            raise OSError(28, "No space left on device")
+        write(folder, **content)
+
+    monkeypatch.setattr(checkpoints, "write_checkpoint", fails)
+    settings = ["trainer.max_steps=6", "trainer.checkpoint_every=1", "trainer.save_in_background=true"]
+    with pytest.raises(
+        InfrastructureError, match=r"checkpoint of step 6 failed: .*the newest is step-00000005"
+    ):
+        run(tmp_path, *settings)
+    assert "the checkpoint of step 3 failed (1 of at most 3 times on end)" in caplog.text
+    assert len(list((tmp_path / "checkpoints").iterdir())) in (2, 3)
 
 
 def test_the_best_few_stay(tmp_path):

@@ -1,10 +1,13 @@
 """When a checkpoint is written, which ones stay, and how Lightning's state becomes our directory."""
 
+import json
 import logging
 import re
 import shutil
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +55,8 @@ class Checkpoints(L.Callback):
         self.run, self.plan, self.stop, self.every = run, plan, stop, config.checkpoint_every
         self.keep_best, self.keep_last, self.best_of = config.keep_best, config.keep_last, config.best_of
         self.retries, self.failed = config.save_retries, 0  # saves, one after another
+        self.in_background = config.save_in_background
+        self.pending: Path | None = None  # what is being written beside training
         self.best: dict[str, Any] = {}  # step and val_loss of the best checkpoint
         self.next_best: list[dict[str, Any]] = []  # and of those after it
 
@@ -103,32 +108,52 @@ class Checkpoints(L.Callback):
         for logger in trainer.loggers:
             if isinstance(logger, TensorBoard) and trainer.is_global_zero:
                 logger.save()  # a step that is saved may not be missing there when the run goes on from it
+        self._settle(trainer, is_last=False)  # what is still being written comes first
         folder = folder_of(self.run, trainer.global_step)
+        is_last = self.stop.interrupted or self.stop.ends(trainer)
         n_bytes = 3 * sum(p.numel() * p.element_size() for p in module.parameters())  # AdamW keeps two more
         with self.during(f"saving {n_bytes / 1e9:.1f} GB" if n_bytes > 1e8 else "saving"):
             trainer.save_checkpoint(folder)
-        io = trainer.strategy.checkpoint_io
-        assert isinstance(io, DirectoryCheckpointIO)
-        problem = trainer.strategy.broadcast(io.problem)
+            self.pending = folder
+            if is_last or not self.in_background:
+                self._settle(trainer, is_last)
+
+    def finish(self, trainer: L.Trainer) -> None:
+        """Wait for what is still being written, whatever has ended the run: by each rank for itself."""
+        if self.pending is not None and trainer.is_global_zero:
+            if (problem := _io(trainer).result()) is None:
+                self._keep(self.pending)
+            else:
+                log.warning("%s was not saved: %s", self.pending.name, problem)
+        self.pending = None
+
+    def _settle(self, trainer: L.Trainer, is_last: bool) -> None:
+        """Wait for the save that was begun, and do what follows from it. Raises InfrastructureError."""
+        if (folder := self.pending) is None:
+            return
+        self.pending = None
+        problem = trainer.strategy.broadcast(_io(trainer).result())
         if problem is None:
             self.failed = 0
             if trainer.is_global_zero:
-                with watching("the note that there are checkpoints"):
-                    (self.run / SAVED).touch()
-                self._tidy(folder)
+                self._keep(folder)
             return
         self.failed += 1
-        is_last = self.stop.interrupted or self.stop.ends(trainer)
+        step = int(folder.name.removeprefix("step-"))
         if is_last or self.failed > self.retries:
             newest = find_checkpoints(self.run)
             left = f"the newest is {newest[0].name}" if newest else "there is none yet"
-            raise InfrastructureError(
-                f"the checkpoint of step {trainer.global_step} failed: {problem}; {left}"
-            )
+            raise InfrastructureError(f"the checkpoint of step {step} failed: {problem}; {left}")
         log.warning(
             "the checkpoint of step %d failed (%d of at most %d times on end): %s; training goes on",
-            *(trainer.global_step, self.failed, self.retries, problem),
+            *(step, self.failed, self.retries, problem),
         )
+
+    def _keep(self, saved: Path) -> None:
+        """`saved` is there for good."""
+        with watching("the note that there are checkpoints"):
+            (self.run / SAVED).touch()
+        self._tidy(saved)
 
     def _tidy(self, saved: Path) -> None:
         """Delete what has had its time, now that `saved` is there for good."""
@@ -148,9 +173,25 @@ def folder_of(run: Path, step: int) -> Path:
 class DirectoryCheckpointIO(CheckpointIO):
     """Lightning's checkpoint dictionary as a checkpoint directory."""
 
-    def __init__(self, model_config: ModelConfig, tokenizer: Tokenizer, settings: Mapping[str, Any]) -> None:
+    def __init__(
+        self,
+        model_config: ModelConfig,
+        tokenizer: Tokenizer,
+        settings: Mapping[str, Any],
+        in_background: bool = False,
+    ) -> None:
         self.model_config, self.tokenizer, self.settings = model_config, tokenizer, settings
-        self.problem: str | None = None  # of the newest save, on the rank that writes
+        self._beside = ThreadPoolExecutor(1, "checkpoint") if in_background else None
+        self._writing: Callable[[], None] = lambda: None  # writes it, or waits for it to be written
+
+    def result(self) -> str | None:
+        """What goes wrong with the newest save, on the rank that writes; returns once it is written."""
+        write, self._writing = self._writing, lambda: None
+        try:
+            write()
+        except OSError as error:  # not raised: the other ranks would wait for this one
+            return str(error)
+        return None
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
         checkpoint = dict(checkpoint)
@@ -159,19 +200,21 @@ class DirectoryCheckpointIO(CheckpointIO):
         }
         (optimizer,) = checkpoint.pop("optimizer_states")
         tensors, groups = _flatten(optimizer)
-        training = TrainingState(optimizer_tensors=tensors, progress=checkpoint | {"param_groups": groups})
-        try:
-            write_checkpoint(
-                Path(path),
-                parameters=parameters,
-                model_config=self.model_config,
-                tokenizer=self.tokenizer,
-                settings=self.settings,
-                training=training,
-            )
-            self.problem = None
-        except OSError as error:  # not raised here, where the other ranks would wait for this one
-            self.problem = str(error)
+        # What is written is the state at this step: of all that training goes on to change, a copy.
+        progress = json.loads(json.dumps(checkpoint | {"param_groups": groups}))
+        if self._beside is not None:
+            parameters = {name: value.detach().to("cpu", copy=True) for name, value in parameters.items()}
+            tensors = {name: value.cpu() for name, value in tensors.items()}
+        write = partial(
+            write_checkpoint,
+            Path(path),
+            parameters=parameters,
+            model_config=self.model_config,
+            tokenizer=self.tokenizer,
+            settings=self.settings,
+            training=TrainingState(optimizer_tensors=tensors, progress=progress),
+        )
+        self._writing = write if self._beside is None else self._beside.submit(write).result
 
     def load_checkpoint(
         self, path: Any, map_location: Any = None, weights_only: bool | None = None
@@ -187,6 +230,12 @@ class DirectoryCheckpointIO(CheckpointIO):
 
     def remove_checkpoint(self, path: Any) -> None:
         shutil.rmtree(path)
+
+
+def _io(trainer: L.Trainer) -> DirectoryCheckpointIO:
+    io = trainer.strategy.checkpoint_io
+    assert isinstance(io, DirectoryCheckpointIO)
+    return io
 
 
 def _flatten(optimizer: dict[str, Any]) -> tuple[dict[str, Tensor], list[dict[str, Any]]]:
