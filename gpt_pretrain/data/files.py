@@ -25,7 +25,6 @@ LINE_BYTES = 1 << 30  # the longest line of .jsonl
 PACKED_LINE_BYTES = (
     16 << 20
 )  # and of a packed file, of which a few kB may hold terabytes: three times in memory
-BINARY_BYTES = 64  # from which on a quarter of zeros says that it is no UTF-8
 
 
 def documents_in(file: Path, text_field: str, on_bytes: OnBytes) -> Iterator[Document]:
@@ -84,15 +83,24 @@ def text_pieces(stream: Any, name: str) -> Iterator[str]:
                 f"{name} is not UTF-8: byte {place} is {error.object[error.start]:#04x}\n"
                 f"convert it first, as in: iconv -f {encoding} -t utf-8 {shlex.quote(name)} > utf8.txt"
             ) from error
-        if n_read == len(chunk) >= BINARY_BYTES and chunk.count(0) * 4 >= len(chunk):
-            raise InputError(
-                f"{name} is not UTF-8: {chunk.count(0) / len(chunk):.0%} of its bytes are zeros\n"
-                f"if it is UTF-16, convert it: iconv -f utf-16le -t utf-8 {shlex.quote(name)} > utf8.txt"
-            )
+        if b"\0" in chunk:
+            raise InputError(_why_zeros(chunk, beginning, n_read - len(chunk), name))
         if text:
             yield text
         if not chunk:
             return
+
+
+def _why_zeros(chunk: bytes, beginning: bytes, offset: int, name: str) -> str:
+    """No text holds a byte of zero, though UTF-8 would allow it; `chunk` begins at byte `offset`."""
+    if what := what_begins_with(beginning):
+        return f"{name} is no text, it is {what}"
+    place = f"{name} is no text: byte {offset + chunk.index(0)} is zero"
+    if chunk.count(0) * 4 >= len(chunk):
+        return (
+            f"{place}\nif it is UTF-16, convert it: iconv -f utf-16le -t utf-8 {shlex.quote(name)} > utf8.txt"
+        )
+    return f"{place}\nif it is text otherwise: tr -d '\\000' < {shlex.quote(name)} > clean.txt"
 
 
 def _read(read: Callable[[int], bytes], size: int, name: str) -> bytes:

@@ -42,6 +42,8 @@ def read_prompts(path: str) -> list[str]:
         raise InputError(f"prompts_file={path} cannot be read: {error.strerror}") from error
     except UnicodeDecodeError as error:
         raise InputError(f"prompts_file={path} is not UTF-8 text: byte {error.start} is not") from error
+    if zeros := [number for number, line in enumerate(lines, 1) if "\0" in line]:
+        raise InputError(f"prompts_file={path} is no text: line {zeros[0]} holds a byte of zero")
     lines = [line.removesuffix("\r") for line in lines]
     while lines and not lines[-1].strip():
         lines.pop()

@@ -51,7 +51,9 @@ def test_a_text_file_is_one_document_and_line_ends_are_those_of_python_s_own_ope
     assert read(file)[0] == [file.open(encoding="utf-8-sig").read()]
 
 
-@given(text=st.text(st.characters(exclude_categories=["Cs"])), size=st.integers(1, 7))
+@given(
+    text=st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0")), size=st.integers(1, 7)
+)
 def test_a_file_read_in_chunks_cut_at_any_byte_gives_the_same_text(text, size):
     class Trickle(io.BytesIO):
         def read(self, n=-1):
@@ -109,6 +111,14 @@ def test_a_glob_that_goes_round_a_loop_of_links_gives_each_file_once(tmp_path):
         ("a.jsonl.gz", gzip.compress(lines(TEXTS), mtime=0)[:-12], "is damaged or cut off"),
         ("a.jsonl.gz", gzip.compress(b"", mtime=0)[:10] + b"\xff" * 20, "is damaged or cut off"),
         ("a.jsonl", b'{"text": ' + b"[" * 100_000 + b"]" * 100_000 + b"}", "a.jsonl, line 1 is not JSON"),
+        ("a.txt", b"fine \0", "a.txt is no text: byte 5 is zero\nif it is text otherwise: tr -d '\\000' < "),
+        ("a.txt", b"x" * (1 << 18) + b"y\0", "a.txt is no text: byte 262145 is zero"),
+        (
+            "a.txt",
+            b"PK\x03\x04 and letters \0",
+            "a.txt is no text, it is an archive of zip or an office document",
+        ),
+        ("a.txt.gz", gzip.compress(b"fine \0", mtime=0), "a.txt.gz is no text: byte 5 is zero"),
         ("a.bin", b"\0\0", "holds tokens, not text: choose data=token_files"),
     ],
 )
