@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from tests.conftest import ROOT
 from tests.scoreboard.server import SETTINGS, fresh
 from tests.scoreboard.table import Case, Profile
-from tests.scoreboard.traces import metrics
+from tests.scoreboard.traces import file_number, newest_step
 
 ENDLESS = [*SETTINGS, "trainer.max_steps=10000000", "trainer.eval_every=2000", "trainer.sample_every=2000"]
 ENDLESS += ["trainer.log_every=5", "trainer.checkpoint_every=25"]
@@ -33,17 +33,15 @@ def _killed(profile: Profile, kills: int, settings: list[str]) -> Iterator[Case]
         where = "resume=run" if number else "hydra.run.dir=run"
         command = [sys.executable, str(ROOT / "train.py"), *settings, where]
         streams = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-        began = time.monotonic()
+        before, began = file_number(folder / "run"), time.monotonic()
         process = subprocess.Popen(command, cwd=folder, env=environment, **streams)
-        before = None
-        while before is None or _newest(folder) <= before:
+        # Until a row of its own: a run that goes on puts a new file without what came after the checkpoint.
+        while file_number(folder / "run") == before or newest_step(folder / "run") <= reached:
             time.sleep(0.05)
-            if before is None and (folder / "run" / "tensorboard").exists():
-                before = min(_newest(folder), reached or 10**9) if number else 0
         waits.append(time.monotonic() - began)
-        began, first = time.monotonic(), _newest(folder)
+        began, first = time.monotonic(), newest_step(folder / "run")
         time.sleep(20)
-        last = _newest(folder)
+        last = newest_step(folder / "run")
         process.send_signal(signal.SIGKILL)
         process.wait()
         spent += time.monotonic() - began
@@ -53,10 +51,3 @@ def _killed(profile: Profile, kills: int, settings: list[str]) -> Iterator[Case]
     share = reached / trained if trained else 0.0
     name = f"{kills} kills, {share:.1%} of the steps kept, {max(waits):.1f} s to a new one, imports included"
     yield Case(name, share >= 0.95, f"{share:.1%}")
-
-
-def _newest(folder: object) -> int:
-    try:
-        return int(metrics(folder / "run")[-1]["step"])  # type: ignore[operator]
-    except (OSError, IndexError, KeyError, ValueError, TypeError):
-        return 0

@@ -7,6 +7,7 @@ import pickle
 import shutil
 import zipfile
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 from gpt_pretrain.foreign import SPARE
@@ -55,57 +56,76 @@ def _aliases() -> bytes:
     return "\n".join(lines).encode()
 
 
-def _weights(canary: Path) -> dict[str, bytes]:
+# Made when it is written: what this process holds, those that it forks hold too.
+Content = Callable[[], bytes]
+
+
+def _weights(canary: Path) -> dict[str, Content]:
     """Files that say they are weights."""
     return {
-        "model.pth": _pickle(canary),
-        "zip.pth": _torch_zip(_pickle(canary)),
-        "bomb.pth": _zip_bomb(),
-        "list.safetensors": _header(b'{"a":[' + b"[]," * (20 << 20) + b"[]]}"),
-        "deep.safetensors": _header(b'{"a":' + b"[" * (1 << 20)),
-        "claim.safetensors": (1 << 62).to_bytes(8, "little") + b"{" + bytes(100),
-        "up.index.json": json.dumps({"weight_map": {"a": "../../etc/passwd"}}).encode(),
-        "wide.index.json": b'{"weight_map": {"a": "b"}, "x": [' + b"[]," * (5 << 20) + b"[]]}",
-        "deep.index.json": b'{"weight_map": ' + b"[" * 100000,
+        "model.pth": lambda: _pickle(canary),
+        "zip.pth": lambda: _torch_zip(_pickle(canary)),
+        "bomb.pth": _zip_bomb,
+        "list.safetensors": lambda: _header(b'{"a":[' + b"[]," * (20 << 20) + b"[]]}"),
+        "deep.safetensors": lambda: _header(b'{"a":' + b"[" * (1 << 20)),
+        "claim.safetensors": lambda: (1 << 62).to_bytes(8, "little") + b"{" + bytes(100),
+        "up.index.json": lambda: json.dumps({"weight_map": {"a": "../../etc/passwd"}}).encode(),
+        "wide.index.json": lambda: b'{"weight_map": {"a": "b"}, "x": [' + b"[]," * (5 << 20) + b"[]]}",
+        "deep.index.json": lambda: b'{"weight_map": ' + b"[" * 100000,
     }
 
 
-def _in_a_run(canary: Path) -> dict[str, bytes]:
+def _in_a_run(canary: Path) -> dict[str, Content]:
     """Files in a downloaded run's checkpoint, whose manifest vouches for them."""
     return {
-        "settings.yaml": f"model: !!python/object/apply:os.system ['touch {canary}']\n".encode(),
-        "settings.yaml ": b"seed: ${oc.env:HOME}\n",
-        "settings.yaml  ": _aliases(),
-        "settings.yaml   ": b"[" * 100000,
-        "trainer_state.json": b"[" * 100000,
-        "trainer_state.json ": b'{"callbacks": [' + b"[]," * (10 << 20) + b"[]]}",
-        "tokenizer_settings.json": b"[" * 100000,
-        "config.json": b'{"model_type": "gpt2", "x": ' + b"[" * 100000,
-        "config.json ": json.dumps({"model_type": "gpt2", "auto_map": {"AutoModel": "evil.Model"}}).encode(),
-        "optimizer.safetensors": _header(b'{"a":[' + b"[]," * (20 << 20) + b"[]]}"),
+        "settings.yaml": lambda: f"model: !!python/object/apply:os.system ['touch {canary}']\n".encode(),
+        "settings.yaml ": lambda: b"seed: ${oc.env:HOME}\n",
+        "settings.yaml  ": _aliases,
+        "settings.yaml   ": lambda: b"[" * 100000,
+        "trainer_state.json": lambda: b"[" * 100000,
+        "trainer_state.json ": lambda: b'{"callbacks": [' + b"[]," * (10 << 20) + b"[]]}",
+        "tokenizer_settings.json": lambda: b"[" * 100000,
+        "config.json": lambda: b'{"model_type": "gpt2", "x": ' + b"[" * 100000,
+        "config.json ": lambda: json.dumps(
+            {"model_type": "gpt2", "auto_map": {"AutoModel": "evil.Model"}}
+        ).encode(),
+        "optimizer.safetensors": lambda: _header(b'{"a":[' + b"[]," * (20 << 20) + b"[]]}"),
     }
 
 
-def hostile(profile: Profile, change: Callable[[], None] | None = None) -> Iterator[Case]:
+def hostile(profile: Profile) -> Iterator[Case]:
+    """Each file through both programs; in the quick profile through one of them, in turn."""
     reference(profile.folder / "whole", *SETTINGS)
-    place, canary = profile.folder / "hostile", profile.folder / "canary"
+    place, canary, secret = (profile.folder / name for name in ("hostile", "canary", "secret"))
+    secret.write_text("not yours")
     usual = run(fresh(place), "checkpoint=../whole/run", "prompt=a", program="generate").peak
+    for number, (name, put, as_run) in enumerate(_tricks(profile, place, canary)):
+        if as_run:
+            commands = {"train": ["resume=run", "trainer.max_steps=13"], "generate": ["checkpoint=run"]}
+        else:
+            commands = {
+                "train": [*SETTINGS, "weights=checkpoint", f"weights.path={name}"],
+                "generate": [f"checkpoint={name}", "prompt=a"],
+            }
+        for program in commands if profile.full else [("train", "generate")[number % 2]]:
+            fresh(place)
+            size = put()
+            case = _harmless(f"{program} {name}", place, canary, usual + size, program, commands[program])
+            yield case if secret.read_text() == "not yours" else Case(case.name, False, "written through")
+
+
+def _tricks(profile: Profile, place: Path, canary: Path) -> Iterator[tuple[str, Callable[[], int], bool]]:
+    """A name, what puts the file and returns its size, and whether it lies in a run."""
+    run_ = profile.folder / "whole" / "run"
     for name, content in _weights(canary).items():
-        for program, words in (
-            ("generate", [f"checkpoint={name}", "prompt=a"]),
-            ("train", [*SETTINGS, "weights=checkpoint", f"weights.path={name}"]),
-        ):
-            (fresh(place) / name).write_bytes(content)
-            yield _harmless(f"{program} {name}", place, canary, usual + len(content), program, words, change)
+        yield name, lambda name=name, content=content: (place / name).write_bytes(content()), False
     for name, content in _in_a_run(canary).items():
-        for program, words in (
-            ("train", ["resume=run", "trainer.max_steps=13"]),
-            ("generate", ["checkpoint=run"]),
-        ):
-            _replace(fresh(place), profile.folder / "whole" / "run", name.strip(), content)
-            said = f"{program} a run's {name.strip()}"
-            yield _harmless(said, place, canary, usual + len(content), program, words, change)
-    yield from _links_and_pipes(profile, place, canary, usual)
+        put = partial(_replace, place, run_, name.strip(), content)
+        yield f"a run's {name.strip()}", put, True
+    for name in ("metrics.csv", "summary.json", "checkpoints/step-00000012/model.safetensors", ".lock"):
+        for kind in ("link", "pipe"):
+            put = partial(_link_or_pipe, place, run_, name, kind, profile.folder / "secret")
+            yield f"a run whose {name} is a {kind}", put, True
 
 
 def _harmless(
@@ -132,33 +152,25 @@ def _harmless(
     return Case(name, not why, why)
 
 
-def _replace(place: Path, run_: Path, name: str, content: bytes) -> None:
+def _replace(place: Path, run_: Path, name: str, content: Content) -> int:
+    """The number of bytes written, in each checkpoint."""
     shutil.copytree(run_, place / "run")
     for folder in find_checkpoints(place / "run"):
-        (folder / name).write_bytes(content)
+        size = (folder / name).write_bytes(content())
         manifest = json.loads((folder / "manifest.json").read_text())
         manifest[name] = fingerprint(folder / name)
         (folder / "manifest.json").write_text(json.dumps(manifest))
+    return size
 
 
-def _links_and_pipes(profile: Profile, place: Path, canary: Path, usual: int) -> Iterator[Case]:
-    secret = profile.folder / "secret"
-    secret.write_text("not yours")
-    for name in ("metrics.csv", "summary.json", "checkpoints/step-00000012/model.safetensors", ".lock"):
-        for kind in ("link", "pipe"):
-            shutil.copytree(profile.folder / "whole" / "run", fresh(place) / "run")
-            (place / "run" / name).unlink(missing_ok=True)
-            if kind == "pipe":
-                os.mkfifo(place / "run" / name)
-            else:
-                (place / "run" / name).symlink_to(secret)
-            for program, words in (
-                ("train", ["resume=run", "trainer.max_steps=13"]),
-                ("generate", ["checkpoint=run"]),
-            ):
-                said = f"{program} a run whose {name} is a {kind}"
-                case = _harmless(said, place, canary, usual + (64 << 20), program, words)
-                yield case if secret.read_text() == "not yours" else Case(said, False, "written through")
+def _link_or_pipe(place: Path, run_: Path, name: str, kind: str, secret: Path) -> int:
+    shutil.copytree(run_, place / "run")
+    (place / "run" / name).unlink(missing_ok=True)
+    if kind == "pipe":
+        os.mkfifo(place / "run" / name)
+    else:
+        (place / "run" / name).symlink_to(secret)
+    return 0
 
 
 def unsafe(profile: Profile) -> Iterator[Case]:

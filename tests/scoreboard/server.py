@@ -1,5 +1,6 @@
 """Runs of the programs as processes that have paid for their imports: forked from one that has made them."""
 
+import importlib
 import os
 import resource
 import shutil
@@ -29,6 +30,7 @@ SETTINGS = [
     *("schedule=cosine", "trainer.max_steps=12", "trainer.log_every=1", "trainer.eval_every=4"),
     *("trainer.eval_batches=2", "trainer.sample_every=3", "trainer.checkpoint_every=2"),
     *("decoding.max_new_tokens=2", "trainer.keep_last=2"),
+    "logger.pictures=false",  # a run's pictures take longer than its steps
 ]
 TIMEOUT = 90.0  # seconds, after which a process hangs
 
@@ -71,6 +73,9 @@ class Started:
         said = self.log.read_text(errors="replace") if self.log.exists() else ""
         return Ended(code, said, seconds, usage.ru_maxrss * 1024)
 
+    def has_ended(self) -> bool:
+        return os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+
     def kill(self, number: int = signal.SIGKILL) -> None:
         with suppress(ProcessLookupError):
             os.kill(self.pid, number)
@@ -106,7 +111,8 @@ def start(
         if stopped:
             os.kill(os.getpid(), signal.SIGSTOP)
         listen()  # the first line of train.py
-        getattr(commands, f"{program}_command")()
+        scripts = {"train": commands.train_command, "generate": commands.generate_command}
+        (scripts.get(program) or getattr(importlib.import_module(f"gpt_pretrain.{program}"), program))()
         code = 0
     except SystemExit as end:
         code = end.code if isinstance(end.code, int) else 0 if end.code is None else 1

@@ -8,11 +8,13 @@ from typing import Any
 
 import torch
 from safetensors.torch import load_file
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.backend.event_processing.plugin_event_accumulator import EventAccumulator
 
 from gpt_pretrain.runs.folders import find_checkpoints
 
-TIMES = {"tokens_per_sec", "mfu", "seconds"}
+TIMES = ("tokens_per_sec", "mfu", "seconds", "memory_mb", "ms/")
+# What TensorBoard draws of them; and what a run that goes on may write at another step: how it began.
+CLOCKS = ("speed", "over time", "(final)", "_hparams_", "environment", "settings")
 
 
 def traces(run: Path) -> dict[str, Any]:
@@ -41,7 +43,7 @@ def differences(one: dict[str, Any], other: dict[str, Any]) -> list[str]:
             if name == "tensorboard"
             else []
         )
-        steps = [[step for step, _ in other[name].get(tag, [])] for tag in tags[:2]]
+        steps = [[step for step, *_ in other[name].get(tag, [])] for tag in tags[:2]]
         found.append(f"{name} {tags[:2]} {steps}" if tags else name)
     return found
 
@@ -49,25 +51,36 @@ def differences(one: dict[str, Any], other: dict[str, Any]) -> list[str]:
 def metrics(run: Path) -> list[dict[str, str]]:
     with (run / "metrics.csv").open(newline="") as stream:
         return [
-            {key: value for key, value in row.items() if key not in TIMES} for row in csv.DictReader(stream)
+            {key: value for key, value in row.items() if not key.startswith(TIMES)}
+            for row in csv.DictReader(stream)
         ]
 
 
-def tensorboard(run: Path) -> dict[str, list[tuple[int, float]]]:
+def newest_step(run: Path) -> int:
+    """That metrics.csv has a row of; 0 where there is none."""
+    try:
+        return int(metrics(run)[-1]["step"])
+    except (OSError, IndexError, KeyError, ValueError, TypeError):
+        return 0
+
+
+def file_number(run: Path) -> int:
+    """Another one once a run that goes on has put its own metrics.csv, without what came after its start."""
+    file = run / "metrics.csv"
+    return file.stat().st_ino if file.exists() else 0
+
+
+def tensorboard(run: Path) -> dict[str, list[tuple[Any, ...]]]:
+    """By split and tag: the steps of texts, and of curves the values too. As the page of charts reads it."""
     logging.getLogger("tensorboard").setLevel(logging.ERROR)
-    events = EventAccumulator(str(run / "tensorboard"), size_guidance={"scalars": 0, "tensors": 0})
-    events.Reload()
-    scalars = {
-        tag: [(event.step, event.value) for event in events.Scalars(tag)]
-        for tag in events.Tags()["scalars"]
-        if tag.rpartition("/")[2] not in TIMES and not tag.startswith("hparam")
-    }
-    texts = {
-        tag: [(event.step, 0.0) for event in events.Tensors(tag)]
-        for tag in events.Tags()["tensors"]
-        if tag.startswith("sample")
-    }
-    return scalars | texts
+    found = {}
+    for split in ("", "val"):
+        events = EventAccumulator(str(run / split), size_guidance={"tensors": 0}).Reload()
+        for tag in events.Tags()["tensors"]:
+            if not any(word in tag for word in CLOCKS):
+                read = [(event.step, *event.tensor_proto.float_val) for event in events.Tensors(tag)]
+                found[f"{split}/{tag}"] = read
+    return found
 
 
 def _same(one: Any, other: Any) -> bool:
