@@ -18,11 +18,17 @@ def test_what_cannot_be_used_is_refused_in_a_few_lines(typed, tmp_path, program,
     keys = {word.partition("=")[0].lstrip("+~") for word in words}
     base = [word for word in QUICKEST if word.partition("=")[0] not in keys] if program == "train" else []
     code, said = typed(program, *base, *words)
-    assert code in (2, 3), said
+    assert code == 2 or (code == 3 and any(_is_artifact(word) for word in words)), (code, said)
     assert 1 <= len(said.strip().splitlines()) <= 4, said
     assert "Traceback" not in said
     assert "\x1b" not in said
     assert {path.name for path in tmp_path.iterdir()} == GIVEN
+
+
+def _is_artifact(word: str) -> bool:
+    """Whether it names a file that is there, and is to be opened as weights or as a tokenizer."""
+    key, _, path = word.partition("=")
+    return key in ("checkpoint", "weights.path", "tokenizer.path") and path in {*GIVEN, "/dev/zero", "."}
 
 
 def test_there_are_as_many_cases_as_are_promised():

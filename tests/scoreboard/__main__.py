@@ -23,7 +23,7 @@ TRIALS = [
     Trial(5, "signals at random instants, from the first line on", ends.signals, ends.deaf),
     Trial(6, "mixed interruptions of one run: its events equal", kills.mixed, kills.mixed_forgotten),
     Trial(7, "NaN and leaps, by policy; clean runs", numbers.faults, numbers.unchecked),
-    Trial(8, "one rank of two killed", ranks.lost, ranks.nothing_lost),
+    Trial(8, "one rank of two killed or stopped", ranks.lost, ranks.nothing_lost),
     Trial(9, "ranks 1 -> 2 -> 1: losses within 1e-5", ranks.changed, ranks.other_batches),
     Trial(10, "input that cannot be used, and random settings", inputs.matrix, inputs.unguarded),
     Trial(11, "hostile files: no code, no link, bounded memory", hostile.hostile, hostile.unsafe),

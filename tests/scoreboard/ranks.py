@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 from tests.conftest import ROOT
@@ -34,7 +35,8 @@ def changed(profile: Profile) -> Iterator[Case]:
         while until < 60 and process.poll() is None and _newest(folder) < until:
             time.sleep(0.01)
         process.send_signal(signal.SIGTERM if until < 60 else 0)
-        _, said = process.communicate(timeout=120)
+        process.wait(timeout=120)
+        said = (folder / "said").read_text()
         if process.returncode != (0 if until == 60 else 128 + signal.SIGTERM):
             yield Case(f"up to step {until}", False, f"{process.returncode}: {said[-500:]}")
             return
@@ -57,28 +59,35 @@ def other_batches(profile: Profile) -> Iterator[Case]:
 
 
 def lost(profile: Profile) -> Iterator[Case]:
-    """One of two ranks is killed: the other ends, with 5, and what was saved is there."""
+    """One of two ranks is killed or stopped: the other ends, with 5, and what was saved is there."""
     chance = profile.random("lost")
-    for number in range(profile.of(2, 20)):
+    for number in range(profile.of(4, 20)):
         folder, victim = fresh(profile.folder / "lost"), number % 2
-        endless = ["trainer.max_steps=100000", "hydra.run.dir=run"]
+        kind = signal.SIGSTOP if number % 4 >= 2 else signal.SIGKILL
+        endless = ["trainer.max_steps=100000", "trainer.silence_timeout=5", "hydra.run.dir=run"]
         process = _popen(folder, [sys.executable, str(ROOT / "train.py"), *WHOLE, *TWO, *endless])
-        while not list(folder.glob("run/checkpoints/step-*")) and process.poll() is None:
+        while not _newest(folder) and process.poll() is None:
             time.sleep(0.1)
         time.sleep(chance.uniform(0, 2))
         children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
-        os.kill(int(children[0]) if victim else process.pid, signal.SIGKILL)
+        os.kill(int(children[0]) if victim else process.pid, kind)
+        name = f"rank {victim}: {kind.name}"
+        if not victim and kind == signal.SIGSTOP and not any(_lives(pid) for pid in children):
+            process.kill()  # nobody else will end it
         try:
-            _, said = process.communicate(timeout=60)
+            process.wait(timeout=60)
         except subprocess.TimeoutExpired:
             os.killpg(process.pid, signal.SIGKILL)
-            yield Case(f"rank {victim} killed", False, "the other one waits on")
+            yield Case(name, False, "the other one waits on")
             continue
-        left = [pid for pid in children if Path(f"/proc/{pid}").exists() and _lives(pid)]
+        said = (folder / "said").read_text()
+        stopped = {children[0]} if victim and kind == signal.SIGSTOP else set()
+        left = [pid for pid in children if pid not in stopped and _lives(pid)]
         fine = (process.returncode == 5 and "Traceback" not in said) if victim else not left
-        yield Case(f"rank {victim} killed", fine, f"{process.returncode}, left {left}: {said[-300:]}")
-        for pid in left:
-            os.kill(int(pid), signal.SIGKILL)
+        yield Case(name, fine and _newest(folder) > 0, f"{process.returncode}, left {left}: {said[-300:]}")
+        for pid in {*left, *stopped}:
+            with suppress(ProcessLookupError):
+                os.kill(int(pid), signal.SIGKILL)
 
 
 def nothing_lost(profile: Profile) -> Iterator[Case]:
@@ -110,10 +119,13 @@ def _train(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=300)
 
 
-def _popen(folder: Path, words: list[str]) -> subprocess.Popen[str]:
+def _popen(folder: Path, words: list[str]) -> subprocess.Popen[bytes]:
+    """What it says stands in a file: a pipe would stay open with a process that is stopped."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    streams = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "text": True}
-    return subprocess.Popen(words, cwd=folder, env=environment, start_new_session=True, **streams)  # type: ignore
+    with (folder / "said").open("w") as said:
+        return subprocess.Popen(
+            words, cwd=folder, env=environment, start_new_session=True, stdout=subprocess.DEVNULL, stderr=said
+        )
 
 
 def _losses(run: Path) -> dict[str, float]:
