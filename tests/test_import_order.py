@@ -44,7 +44,7 @@ prepare
 inspect_data
 plot
 slurm
-benchmark: training decoding data sweeping __main__
+benchmark: training decoding data sweeping ranks __main__
 __main__
 """
 

@@ -27,6 +27,7 @@ FIGURE = r"[\d,]*\.?\d+"
                 f"loader +{FIGURE} tokens/s for 12 x 1024, nanoGPT's way {FIGURE}: {FIGURE} times",
             ],
         ),
+        ("benchmark.ranks size=tiny steps=2 rounds=1", [f"median two/.one . all-reduce. {FIGURE}"]),
         (
             "benchmark.decoding model=tiny rounds=1 tokens=4",
             [f"memory {FIGURE} GB/s", f" 1 +4 +int8 +{FIGURE} +float32 +{FIGURE} +{FIGURE} +4.0 +{FIGURE}%"],
