@@ -88,6 +88,15 @@ def test_a_sweep_over_devices_leaves_nothing_from_one_trial_to_the_next(program,
     assert [summary["tokens_seen"] for summary in summaries] == [6 * 4 * 64, 6 * 2 * 64]
 
 
+def test_joblib_runs_trials_of_one_and_of_two_devices(program, tmp_path):
+    pytest.importorskip("hydra_plugins.hydra_joblib_launcher", reason="pip install '.[sweep]'")
+    words = ["hydra/launcher=joblib", "trainer.devices=1,2", "data.batch_size=2", "hydra.sweep.dir=sweep"]
+    done = program("train.py", "-m", *SETTINGS, *words)
+    assert done.returncode == 0, done.stderr
+    summaries = [json.loads((tmp_path / "sweep" / n / "summary.json").read_text()) for n in "01"]
+    assert [summary["tokens_seen"] for summary in summaries] == [6 * 2 * 64, 6 * 4 * 64]
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_saves_and_the_run_goes_on_from_there(program, tmp_path, number):
     endless = [*SETTINGS, "trainer.max_steps=100000", "trainer.eval_every=100000", "hydra.run.dir=run"]

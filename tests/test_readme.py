@@ -12,6 +12,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from gpt_pretrain.benchmark.data import benchmark_data
 from gpt_pretrain.benchmark.decoding import benchmark_decoding
+from gpt_pretrain.benchmark.ranks import benchmark_ranks
 from gpt_pretrain.benchmark.sweeping import benchmark_sweeping
 from gpt_pretrain.benchmark.training import benchmark
 from gpt_pretrain.cli import commands
@@ -50,6 +51,7 @@ PROGRAMS = {
     "-m gpt_pretrain.benchmark.data": benchmark_data,
     "-m gpt_pretrain.benchmark.decoding": benchmark_decoding,
     "-m gpt_pretrain.benchmark.sweeping": benchmark_sweeping,
+    "-m gpt_pretrain.benchmark.ranks": benchmark_ranks,
 }
 
 
@@ -211,3 +213,20 @@ def test_files_that_sentences_and_pictures_name_are_there():
     named += re.findall(r"\]\((?!https?:)([^)#]+)\)", README)
     assert len(named) > 5
     assert [path for path in named if not (ROOT / path).exists() and not path.endswith("/mine.yaml")] == []
+
+
+def test_every_cell_of_the_table_of_launchers_names_its_test_or_says_untested():
+    text = (ROOT / "docs" / "launchers.md").read_text(encoding="utf-8")
+    named = dict(re.findall(r"^(\d+)\. `(tests/\S+)`$", text, re.MULTILINE))
+    for test in named.values():
+        file, _, name = test.partition("::")
+        assert f"def {name}(" in (ROOT / file).read_text(encoding="utf-8"), test
+    _, _, *rows = [line.strip("| ").split(" | ") for line in text.splitlines() if line.startswith("|")]
+    for launcher, *cells in rows:
+        assert len(cells) == 6, launcher
+        for cell in cells:
+            used = re.findall(r"\[(\d+)\]", cell)
+            assert used or "untested" in cell or cell == "\u2013", (launcher, cell)
+            assert set(used) <= set(named)
+    assert set(re.findall(r"\[(\d+)\]", text)) == set(named)
+    assert len(rows) >= 8

@@ -7,14 +7,14 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 CONFIGURATION = """
 ClusterName=tests
 SlurmctldHost={host}(127.0.0.1)
-SlurmctldPort=16817
-SlurmdPort=16818
+SlurmctldPort={ports[0]}
+SlurmdPort={ports[1]}
 SlurmUser=root
 SlurmdUser=root
 AuthType=auth/munge
@@ -57,7 +57,7 @@ def slurm() -> Iterator[dict[str, str]]:
         for part in ("state", "spool"):
             (folder / part).mkdir()
         conf = folder / "slurm.conf"
-        conf.write_text(CONFIGURATION.format(host=socket.gethostname(), folder=folder))
+        conf.write_text(CONFIGURATION.format(host=socket.gethostname(), folder=folder, ports=_free_ports(2)))
         environment = {**os.environ, "SLURM_CONF": str(conf)}
         munge = _start_munge()
         try:
@@ -70,7 +70,7 @@ def slurm() -> Iterator[dict[str, str]]:
         finally:
             for daemon in ("slurmd", "slurmctld"):
                 pid = folder / f"{daemon}.pid"
-                if pid.is_file():
+                with suppress(FileNotFoundError, ProcessLookupError):  # it did not come up
                     os.kill(int(pid.read_text()), 15)
             if munge is not None:
                 munge.terminate()
@@ -79,6 +79,13 @@ def slurm() -> Iterator[dict[str, str]]:
 
 
 _FLAGS = {"slurmctld": ["-c"], "slurmd": ["-b"]}
+
+
+def _free_ports(count: int) -> list[int]:
+    """Not those of a SLURM that an earlier test run has left behind."""
+    with ExitStack() as stack:
+        sockets = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)]
+        return [one.getsockname()[1] for one in sockets]
 
 
 def _program(name: str) -> str | None:

@@ -140,3 +140,18 @@ def test_a_killed_run_goes_on_when_it_is_started_again(started, tmp_path, enviro
     done = subprocess.run([*TORCHRUN, *more], cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert json.loads((tmp_path / "run" / "summary.json").read_text())["steps"] == newest + 3
+
+
+@pytest.mark.parametrize("to", ["torchrun", "rank 1 alone", "the first of two, without torchrun"])
+def test_a_signal_to_any_process_saves_once_and_ends_all(started, tmp_path, to):
+    """A launcher has an exit code of its own; the line is ours."""
+    by = ["trainer.devices=2"] if to.startswith("the first") else []
+    process, ranks = started(*by, by=ALONE if by else TORCHRUN)
+    os.kill(ranks[1] if to == "rank 1 alone" else process.pid, signal.SIGTERM)
+    code = process.wait(timeout=60)
+    said = (tmp_path / "said").read_text()
+    assert (code == 128 + signal.SIGTERM) if by else (code != 0), said
+    assert said.count("saved: go on with resume=run") == 1, said
+    assert said.count("Traceback") == (not by), said  # torchrun's own
+    newest = max(int(path.name[5:]) for path in tmp_path.glob("run/checkpoints/step-*"))
+    assert json.loads((tmp_path / "run" / "summary.json").read_text())["steps"] == newest

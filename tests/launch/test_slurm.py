@@ -117,6 +117,38 @@ def test_a_sweep_in_several_tasks_is_refused_once(ask, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+def test_two_tasks_of_srun_go_on_with_their_run(ask, tmp_path):
+    assert ask("srun", "-n2", *TRAIN, *SETTINGS, "hydra.run.dir=run").returncode == 0
+    done = ask("srun", "-n2", *TRAIN, "resume=run", "trainer.max_steps=6")
+    assert done.returncode == 0, done.stderr
+    (summary,) = summaries(tmp_path)
+    assert (summary["steps"], summary["tokens_seen"]) == (6, 6 * 2 * 2 * 64)
+
+
+def test_a_sweep_in_a_batch_script_gives_each_trial_its_devices(submit, ended, tmp_path):
+    said = ended(submit(words("-m", "seed=1,2", "trainer.devices=2", "hydra.sweep.dir=sweep"), options="-n2"))
+    assert [summary["tokens_seen"] for summary in summaries(tmp_path)] == [4 * 2 * 2 * 64] * 2, said
+
+
+def test_a_sweep_through_submitit_is_a_job_a_trial_and_the_worst_one_decides(ask, tmp_path):
+    pytest.importorskip("hydra_plugins.hydra_submitit_launcher", reason="pip install '.[sweep]'")
+    rates = ["optimizer.lr=1e-3,1e308,1e-2", "trainer.grad_clip=null"]
+    done = ask(*TRAIN, *SETTINGS, "-m", "hydra/launcher=slurm", *rates, "hydra.sweep.dir=sweep", timeout=200)
+    assert done.returncode == 4, done.stderr
+    trials = [json.loads(file.read_text()) for file in sorted(tmp_path.glob("sweep/trials/*.json"))]
+    assert [trial["status"] for trial in trials] == ["finished", "diverged", "finished"]
+    assert all(trial["objective"] for trial in (trials[0], trials[2]))
+
+
+def test_a_trial_of_two_tasks_through_submitit_trains_one_model(ask, tmp_path):
+    pytest.importorskip("hydra_plugins.hydra_submitit_launcher", reason="pip install '.[sweep]'")
+    tasks = ["hydra/launcher=slurm", "hydra.launcher.tasks_per_node=2", "hydra.sweep.dir=sweep"]
+    done = ask(*TRAIN, *SETTINGS, "-m", *tasks, "seed=1", timeout=200)
+    assert done.returncode == 0, done.stderr
+    (summary,) = summaries(tmp_path)
+    assert summary["tokens_seen"] == 4 * 2 * 2 * 64
+
+
 def test_a_batch_script_without_srun_trains_plainly_whatever_tasks_it_has(submit, ended, tmp_path):
     said = ended(submit(words(), options="--ntasks-per-node=2"))
     (summary,) = summaries(tmp_path)
