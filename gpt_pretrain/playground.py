@@ -3,13 +3,16 @@
 import dataclasses
 import html
 import os
+import threading
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gpt_pretrain.cli.program import command
 from gpt_pretrain.config import DecodingConfig, PlaygroundConfig
 from gpt_pretrain.errors import InputError
+from gpt_pretrain.generation.prompts import recorded_prompt
 from gpt_pretrain.terminal.text import show
 
 if TYPE_CHECKING:  # torch takes seconds: whoever asks for help need not wait for it
@@ -36,13 +39,13 @@ def playground(config: PlaygroundConfig, run: Path) -> None:
     except ImportError as error:
         raise InputError("the playground needs gradio: pip install 'gpt_pretrain[playground]'") from error
     page = build_page(gradio, load(config), config.decoding)
-    show(f"http://127.0.0.1:{config.port} (Ctrl-C ends it)", flush=True)
+    here = {"server_name": "127.0.0.1", "server_port": config.port, "share": False}
     try:
-        page.launch(
-            server_name="127.0.0.1", server_port=config.port, share=False, quiet=True, **looks(gradio)
-        )
+        page.launch(**here, quiet=True, prevent_thread_lock=True, **looks(gradio))
     except OSError as error:
         raise InputError(f"port={config.port} cannot be used ({error}): give another") from error
+    show(f"http://127.0.0.1:{config.port} (Ctrl-C ends it)", flush=True)
+    threading.Event().wait()
 
 
 def load(config: PlaygroundConfig) -> list[Loaded]:
@@ -118,20 +121,20 @@ def written(loaded: Loaded, prompt: str, settings: DecodingConfig) -> Iterator[t
 def build_page(gradio: Any, models: list[Loaded], first: DecodingConfig) -> Any:
     """The page: prompt and sliders, then a column a model."""
     with gradio.Blocks(title="gpt_pretrain", analytics_enabled=False) as page:
-        prompt = gradio.Textbox("The statement", label="prompt", lines=3, elem_id="prompt")
+        begun = recorded_prompt(Path(models[0][2]))
+        prompt = gradio.Textbox(begun, label="prompt", lines=3, elem_id="prompt")
         with gradio.Row():
+            slider = partial(gradio.Slider, min_width=200)  # narrower ones cut their numbers off
             sliders = {
-                "temperature": gradio.Slider(0, 2, first.temperature, step=0.05, label="temperature"),
-                "top_k": gradio.Slider(0, 200, first.top_k or 0, step=1, label="top_k (0: off)"),
-                "top_p": gradio.Slider(0.01, 1, first.top_p or 1, step=0.01, label="top_p (1: off)"),
-                "min_p": gradio.Slider(0, 1, first.min_p or 0, step=0.01, label="min_p (0: off)"),
-            }
-            sliders |= {
-                "repetition_penalty": gradio.Slider(
+                "temperature": slider(0, 2, first.temperature, step=0.05, label="temperature"),
+                "top_k": slider(0, 200, first.top_k or 0, step=1, label="top_k (0: off)"),
+                "top_p": slider(0.01, 1, first.top_p or 1, step=0.01, label="top_p (1: off)"),
+                "min_p": slider(0, 1, first.min_p or 0, step=0.01, label="min_p (0: off)"),
+                "repetition_penalty": slider(
                     1, 2, first.repetition_penalty, step=0.05, label="repetition_penalty"
                 ),
-                "max_new_tokens": gradio.Slider(1, 500, first.max_new_tokens, step=1, label="max_new_tokens"),
-                "seed": gradio.Number(first.seed, precision=0, label="seed"),
+                "max_new_tokens": slider(1, 500, first.max_new_tokens, step=1, label="max_new_tokens"),
+                "seed": gradio.Number(first.seed, precision=0, label="seed", min_width=200),
             }
         button = gradio.Button("write", variant="primary", elem_id="write")
         outputs = []

@@ -1,8 +1,12 @@
-"""What a browser shows: TensorBoard on runs and a sweep, report.html wide and narrow. Headless Chromium."""
+"""What a browser shows: TensorBoard on runs and a sweep, report.html and the playground wide and narrow.
+
+Headless Chromium.
+"""
 
 import os
 import re
 import shutil
+import socket
 import subprocess
 import sys
 import threading
@@ -11,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import QUICK
+from tests.conftest import QUICK, ROOT
 
 pytestmark = pytest.mark.slow
 
@@ -61,15 +65,21 @@ def browse(tmp_path_factory):
 
 
 @contextmanager
-def tensorboard(folder: Path):
-    """TensorBoard's address while it serves `folder`."""
-    command = [sys.executable, "-m", "tensorboard.main", "--logdir", str(folder), "--port", "0"]
-    server = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env={**os.environ, "LANG": "C"})
+def served(arguments: list[str], address: str):
+    """The address, a regular expression, that `python -m` says while it serves."""
+    environment = {**os.environ, "LANG": "C", "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"}
+    server = subprocess.Popen(
+        [sys.executable, "-m", *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env=environment,
+    )
     try:
         watchdog = threading.Timer(120, server.kill)
         watchdog.start()
-        found = next(found for line in server.stderr if (found := re.search(r"http://localhost:\d+/", line)))
-        threading.Thread(target=server.stderr.read, daemon=True).start()
+        found = next(found for line in server.stdout if (found := re.search(address, line)))
+        threading.Thread(target=server.stdout.read, daemon=True).start()
         yield found[0]
     finally:
         watchdog.cancel()
@@ -82,7 +92,8 @@ def test_tensorboard_shows_a_run_and_a_sweep_as_they_are_meant(typed, tmp_path, 
     swept = ["optimizer.lr=1e-3,3e-3", "hydra.sweep.dir=multirun/day/swept"]
     assert typed("train", "-m", *SETTINGS, *swept)[0] == 0
     names = ["outputs/day/alone", "multirun/day/swept/0", "multirun/day/swept/1"]
-    with tensorboard(tmp_path) as address:
+    logs = ["tensorboard.main", "--logdir", str(tmp_path), "--port", "0"]
+    with served(logs, r"http://localhost:\d+/") as address:
         with browse(f"{address}#timeseries") as page:
             cards = page.locator("card-view")
             cards.first.wait_for(timeout=60_000)
@@ -122,3 +133,32 @@ def test_the_report_reads_well_wide_and_narrow(width, typed, tmp_path, browse):
             ".map(text => text.getBoundingClientRect().height))"
         )
         assert letters >= 9  # pixels
+
+
+@pytest.mark.parametrize("width", [1400, 360])
+def test_the_playground_writes_with_two_models_wide_and_narrow(width, typed, tmp_path, browse):
+    pytest.importorskip("gradio", reason="gradio is not installed")
+    assert typed("train", *SETTINGS, "hydra.run.dir=run")[0] == 0
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    playground = ["gpt_pretrain.playground", "checkpoint=run", "compare=run", f"port={port}"]
+    with (
+        served([*playground, "decoding.max_new_tokens=40"], rf"http://127.0.0.1:{port}") as address,
+        browse(address, width) as page,
+    ):
+        page.locator("#prompt textarea").fill("ab")
+        page.locator("#write").click()
+        texts = [page.locator(f"#text{number} textarea") for number in (0, 1)]
+        lengths = []
+        while page.locator("#bars1 table").count() == 0:  # the second begins when the first has ended
+            lengths.append(len(texts[0].input_value()))
+            page.wait_for_timeout(20)
+        assert len(set(lengths)) > 2, "the text does not stream"
+        page.wait_for_function("document.querySelector('#text1 textarea').value.length > 10")
+        written = texts[0].input_value()
+        assert written.startswith("ab")
+        page.wait_for_function("text => document.querySelector('#text1 textarea').value == text", arg=written)
+        for number in (0, 1):
+            assert page.locator(f"#bars{number} tr").count() == 13  # a heading, twelve tokens
+        assert page.evaluate("document.documentElement.scrollWidth") <= width

@@ -1,9 +1,6 @@
-"""The playground: the chapter's probabilities as bars, and a page that asks nobody outside."""
+"""The playground: the chapter's probabilities as bars. tests/test_browser.py opens the page."""
 
-import contextlib
 import re
-import socket
-import threading
 from itertools import pairwise
 
 import pytest
@@ -12,7 +9,7 @@ import torch
 from gpt_pretrain.config import DecodingConfig
 from gpt_pretrain.decoding import scoring as decoding_scoring
 from gpt_pretrain.errors import InputError
-from gpt_pretrain.playground import bars, build_page, looks, settings_of, written
+from gpt_pretrain.playground import bars, settings_of, written
 from gpt_pretrain.runs.pretrained import load_model
 from tests.weights import foreign
 from tests.weights.foreign import reference
@@ -70,59 +67,3 @@ def test_without_gradio_one_line_says_how_to_install_it(typed, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "gradio", None)
     code, error = typed("playground")
     assert (code, "pip install 'gpt_pretrain[playground]'" in error) == (2, True)
-
-
-@contextlib.contextmanager
-def served(models):
-    gradio = pytest.importorskip("gradio")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    page = build_page(gradio, models, DecodingConfig(max_new_tokens=4, temperature=0.0))
-    page.launch(
-        server_name="127.0.0.1",
-        server_port=port,
-        share=False,
-        quiet=True,
-        prevent_thread_lock=True,
-        **looks(gradio),
-    )
-    try:
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        page.close()
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("width", [390, 1400])
-def test_a_browser_writes_with_two_models_and_asks_nobody_outside(loaded, width):
-    playwright = pytest.importorskip("playwright.sync_api")
-    outside, faults = [], []
-
-    def visit(address):
-        with playwright.sync_playwright() as p:
-            browser = p.chromium.launch()
-            page = browser.new_page(viewport={"width": width, "height": 900})
-            page.on(
-                "request", lambda r: r.url.startswith((address, "data:", "blob:")) or outside.append(r.url)
-            )
-            page.on("pageerror", lambda error: faults.append(str(error)))
-            page.goto(address)
-            page.locator("#prompt textarea").fill("ab")
-            page.locator("#write").click()
-            for number in (0, 1):
-                page.locator(f"#bars{number} table").wait_for(timeout=60_000)
-            page.wait_for_function("document.querySelector('#text1 textarea').value.length > 2")
-            texts.append(page.locator("#text0 textarea").input_value())
-            wide.append(page.evaluate("document.documentElement.scrollWidth"))
-            browser.close()
-
-    texts, wide = [], []
-    with served([loaded, loaded]) as address:
-        thread = threading.Thread(target=visit, args=(address,))  # its loop beside Gradio's
-        thread.start()
-        thread.join()
-    assert texts, "the browser failed"
-    assert texts[0].startswith("ab")
-    assert (outside, faults) == ([], [])
-    assert wide[0] <= width
