@@ -1,5 +1,9 @@
 """`python -m gpt_pretrain.export`, and what other programs read of it."""
 
+import json
+import os
+import random
+import subprocess
 import sys
 
 import pytest
@@ -8,6 +12,8 @@ from safetensors.torch import load_file
 from transformers import AutoTokenizer, GPT2LMHeadModel
 
 from gpt_pretrain.export import export
+from gpt_pretrain.generation.questions import answer_choices, read_choices, score
+from gpt_pretrain.runs.pretrained import load_model
 from gpt_pretrain.weights.read import open_weights
 from tests.weights import foreign
 from tests.weights.book_model import BookModel
@@ -108,3 +114,60 @@ def test_bad_input_is_refused_in_three_lines_and_writes_nothing(typed, tmp_path,
     assert len(error.splitlines()) <= 3
     assert not (tmp_path / "x").exists()
     assert not list(tmp_path.glob(".*partial"))
+
+
+@pytest.mark.slow
+def test_the_evaluation_harness_scores_an_export_as_evaluate_does(typed, tmp_path):
+    pytest.importorskip("lm_eval", reason="lm-eval is not installed")
+    assert typed("checkpoint=ours", "format=huggingface", "out=out")[0] == 0
+    letters = random.Random(0)
+    texts = ["".join(letters.choices("abcdefgh", k=4)) for _ in range(5 * 30)]
+    rows = [
+        {"context": context, "choices": [f" {ending}" for ending in endings], "answer": number % 4}
+        for number, (context, *endings) in enumerate(zip(*[iter(texts)] * 5, strict=True))
+    ]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (tmp_path / "tasks").mkdir()
+    (tmp_path / "tasks" / "endings.yaml").write_text(
+        "task: endings\noutput_type: multiple_choice\nvalidation_split: train\ntarget_delimiter: ''\n"
+        "dataset_path: json\ndataset_kwargs: {data_files: rows.jsonl}\n"
+        "doc_to_text: '{{context}}'\ndoc_to_choice: '{{choices}}'\ndoc_to_target: '{{answer}}'\n"
+        "metric_list: [{metric: acc}, {metric: acc_norm}]\n"
+    )
+    model = ["--model", "hf", "--model_args", "pretrained=out,dtype=float32", "--device", "cpu"]
+    task = ["--include_path", "tasks", "--tasks", "endings", "--output_path", "scores"]
+    offline = {"HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path / "home")}
+    subprocess.run(
+        [sys.executable, "-m", "lm_eval", *model, *task],
+        env=os.environ | offline,
+        check=True,
+    )
+    (scores,) = (tmp_path / "scores").rglob("results*.json")
+    theirs = json.loads(scores.read_text())["results"]["endings"]
+    model, tokenizer = load_model(tmp_path / "out")
+    questions = read_choices(str(tmp_path / "rows.jsonl"))
+    ours = answer_choices([(question, score(model, tokenizer, question)) for question in questions])
+    assert (ours.accuracy, ours.by_length) == pytest.approx((theirs["acc,none"], theirs["acc_norm,none"]))
+    assert 0 < ours.accuracy < 1
+
+
+@pytest.mark.slow
+def test_peft_adapts_an_export_and_what_it_merges_opens_here(typed, tmp_path):
+    peft = pytest.importorskip("peft", reason="peft is not installed")
+    assert typed("checkpoint=ours", "format=huggingface", "out=out")[0] == 0
+    theirs = GPT2LMHeadModel.from_pretrained(tmp_path / "out")
+    adapted = peft.get_peft_model(
+        theirs, peft.LoraConfig(target_modules=["c_attn"], fan_in_fan_out=True, task_type="CAUSAL_LM")
+    )
+    ids = torch.randint(0, VOCABULARY, (2, CONTEXT), generator=torch.Generator().manual_seed(1))
+    optimizer = torch.optim.AdamW(adapted.parameters(), lr=0.1)
+    for _ in range(3):
+        adapted(input_ids=ids, labels=ids).loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    merged = adapted.merge_and_unload()
+    merged.eval().save_pretrained(tmp_path / "merged")
+    AutoTokenizer.from_pretrained(tmp_path / "out").save_pretrained(tmp_path / "merged")
+    model, _ = load_model(tmp_path / "merged")
+    torch.testing.assert_close(logits(model), logits(merged), atol=1e-4, rtol=0)
+    assert not torch.allclose(logits(model), logits(reference(SIZE)), atol=1e-2)
