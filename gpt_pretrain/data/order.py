@@ -10,6 +10,7 @@ from gpt_pretrain.data.windows import (
     training_places,
     training_windows,
     window_shares,
+    window_starts,
 )
 
 BLOCK = 64  # batches: numpy's own cost for a call is as high for one as for all of them
@@ -30,9 +31,12 @@ class WindowOrder:
     ) -> None:
         parts = corpus.trained
         self.counts = [count_windows(len(part.train), context_length, stride) for part in parts]
-        self.first_tokens = np.cumsum([0] + [len(part.train) for part in parts[:-1]])
+        self.lengths = np.array([len(part.train) for part in parts])
+        self.first_tokens = np.cumsum([0, *self.lengths[:-1]])
         self.weights = [part.weight for part in parts]
-        self.share, self.n_windows, self.stride, self.seed = share, n_windows, stride, seed
+        self.share, self.n_windows, self.seed = share, n_windows, seed
+        self.stride, self.context_length = stride, context_length
+        self.is_shifted = n_windows >= sum(self.counts)  # not a few windows, to be learned by heart
         self._block, self._starts = -1, np.empty(0, np.int64)
 
     def starts(self, batch: int) -> np.ndarray:
@@ -44,9 +48,17 @@ class WindowOrder:
 
     def _compute(self, batches: np.ndarray) -> np.ndarray:
         windows = training_windows(batches, self.share, n_windows=self.n_windows, seed=self.seed)
-        if len(self.counts) == 1:
-            return windows * self.stride
-        epochs, _ = training_places(batches, self.share, n_windows=self.n_windows)
-        shares = window_shares(self.n_windows, self.counts, self.weights)
-        sources, inside = mixed_windows(windows, epochs, counts=self.counts, shares=shares, seed=self.seed)
-        return self.first_tokens[sources] + inside * self.stride
+        passes, _ = training_places(batches, self.share, n_windows=self.n_windows)
+        sources = np.zeros_like(windows)
+        if len(self.counts) > 1:
+            shares = window_shares(self.n_windows, self.counts, self.weights)
+            sources, windows, passes = mixed_windows(
+                windows, passes, counts=self.counts, shares=shares, seed=self.seed
+            )
+        return self.first_tokens[sources] + window_starts(
+            windows,
+            passes * self.is_shifted,
+            stride=self.stride,
+            n_tokens=self.lengths[sources],
+            context_length=self.context_length,
+        )

@@ -4,8 +4,8 @@ A window is context_length + 1 tokens: inputs are all but its last, targets all 
 every `stride` tokens: at the context length they lie end to end, each token is a target once an epoch and
 documents, with an end-of-text token between them, are packed; below it they overlap; above it tokens between
 them are left out. The training data is one endless sequence of windows, epoch after epoch, each epoch in an
-order of its own. A batch takes the next ones of it, so every window comes once an epoch at any number of
-ranks, and any batch is known without those before it.
+order of its own and, where a text is used whole, cut at places of its own. A batch takes the next ones of it,
+so every window comes once an epoch at any number of ranks, and any batch is known without those before it.
 """
 
 import hashlib
@@ -15,6 +15,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from gpt_pretrain.data.tokens import Tokens
+
+GOLDEN = (5**0.5 - 1) / 2  # its multiples lie evenly between whole numbers, however many there are
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,26 +69,43 @@ def window_shares(n_windows: int, counts: Sequence[int], weights: Sequence[float
 
 def mixed_windows(
     windows: np.ndarray, epochs: np.ndarray, *, counts: Sequence[int], shares: np.ndarray, seed: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """Source and window in it for numbers in an epoch of a mixture, of `shares` windows a source.
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Source, window in it and pass over it for numbers in a mixture's epoch, of `shares` windows a source.
 
     Each source's windows come in passes, each pass in an order of its own, and passes go on from epoch to
     epoch: no window comes again before all others of its source have come.
     """
     ends = np.cumsum(shares)
     sources = np.searchsorted(ends, windows, side="right")
-    inside = np.empty_like(windows)
+    inside, passes = np.empty_like(windows), np.empty_like(windows)
     for source in np.unique(sources):
         here = sources == source
         number = epochs[here] * shares[source] + windows[here] - (ends[source] - shares[source])
-        passes, places = np.divmod(number, counts[source])
+        passes[here], places = np.divmod(number, counts[source])
         picked = np.empty_like(places)
-        for each in np.unique(passes):
-            same = passes == each
+        for each in np.unique(passes[here]):
+            same = passes[here] == each
             own_seed = seed + ((int(source) + 1) << 64)
             picked[same] = permute(places[same], counts[source], seed=own_seed, epoch=int(each))
         inside[here] = picked
-    return sources, inside
+    return sources, inside, passes
+
+
+def window_starts(
+    windows: np.ndarray,
+    passes: np.ndarray,
+    *,
+    stride: int,
+    n_tokens: int | np.ndarray,
+    context_length: int,
+) -> np.ndarray:
+    """Tokens at which windows begin in a text of `n_tokens`.
+
+    From pass to pass they are shifted within the stride, spread by the golden ratio: a window that comes
+    again just as it was is soon learned by heart. One that would reach beyond the text ends with it.
+    """
+    shifts = (passes * GOLDEN % 1 * stride).astype(np.int64)
+    return np.minimum(windows * stride + shifts, n_tokens - context_length - 1)
 
 
 def permute(places: np.ndarray, n: int, *, seed: int, epoch: int) -> np.ndarray:

@@ -18,6 +18,7 @@ from gpt_pretrain.data.windows import (
     training_places,
     training_windows,
     window_shares,
+    window_starts,
 )
 from gpt_pretrain.loss import IGNORED
 
@@ -138,11 +139,41 @@ def test_a_mixture_gives_each_source_its_share_and_no_window_again_before_all_ot
     batches = np.arange(20)  # two epochs
     windows = training_windows(batches, share, n_windows=n_windows, seed=0)
     epochs, _ = training_places(batches, share, n_windows=n_windows)
-    sources, inside = mixed_windows(windows, epochs, counts=counts, shares=shares, seed=0)
+    sources, inside, passes = mixed_windows(windows, epochs, counts=counts, shares=shares, seed=0)
     assert Counter(sources[:10].ravel().tolist()) == {0: 30, 1: 20}
     assert set(Counter(inside[sources == 0].tolist()).values()) == {6}  # 60 draws of 10 windows
     assert set(Counter(inside[sources == 1].tolist()).values()) == {1}  # 40 draws of 40 windows
     assert len(Counter(inside[sources == 1].tolist())) == 40
+    assert Counter(passes[sources == 0].tolist()) == dict.fromkeys(range(6), 10)
+    assert set(passes[sources == 1].tolist()) == {0}
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    context_length=st.integers(1, 20),
+    stride=st.integers(1, 40),
+    more=st.integers(1, 300),
+    number=st.integers(0, 10**6),
+)
+def test_each_pass_begins_its_windows_elsewhere_and_stays_within_the_text(
+    context_length, stride, more, number
+):
+    n_tokens = context_length + more
+    windows = np.arange(count_windows(n_tokens, context_length, stride))
+    text = {"stride": stride, "n_tokens": n_tokens, "context_length": context_length}
+    first = window_starts(windows, np.zeros_like(windows), **text)
+    assert first.tolist() == (windows * stride).tolist()
+    starts = window_starts(windows, np.full_like(windows, number), **text)
+    assert 0 <= starts[0] < stride
+    assert starts[-1] + context_length + 1 <= n_tokens
+    assert (np.diff(starts)[:-1] == stride).all()
+    assert (np.diff(starts) > 0).all()  # none twice
+
+
+def test_some_passes_spread_their_windows_over_the_stride():
+    starts = window_starts(np.zeros(8, np.int64), np.arange(8), stride=128, n_tokens=9999, context_length=128)
+    gaps = np.diff([*sorted(starts.tolist()), 128])
+    assert 8 <= gaps.min() <= gaps.max() <= 32
 
 
 @pytest.mark.parametrize("world_size", [1, 2, 3, 8])

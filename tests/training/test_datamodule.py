@@ -115,6 +115,20 @@ def test_a_batch_is_known_without_those_before_it(corpus):
     assert [other.starts(k).tolist() for k in reversed(range(3 * BLOCK))] == forwards[::-1]
 
 
+@pytest.mark.parametrize("few", [0, 20])
+def test_a_later_epoch_cuts_the_text_elsewhere_unless_a_few_windows_are_to_be_learned_by_heart(corpus, few):
+    n_windows = (len(corpus.train) - 1) // CONTEXT
+    settings = {"n_windows": few or n_windows, "context_length": CONTEXT, "stride": CONTEXT}
+    order = WindowOrder(corpus, share=Share(batch_size=1), seed=5, **settings)
+    first, second = (
+        sorted(int(order.starts(epoch * settings["n_windows"] + k)[0]) for k in range(settings["n_windows"]))
+        for epoch in (0, 1)
+    )
+    assert first == [k * CONTEXT for k in range(settings["n_windows"])]
+    assert (first == second) == bool(few)
+    assert len(set(second)) == len(first)
+
+
 def test_a_mixture_s_windows_lie_in_one_source_each_in_the_shares_asked_for(tmp_path, load):
     for name, letter in (("a", "a"), ("b", "b")):
         (tmp_path / f"{name}.txt").write_text(letter * 2003)
