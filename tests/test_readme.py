@@ -1,12 +1,18 @@
 """What the README says exists: its commands, snippets, options, files and pictures."""
 
 import ast
+import contextlib
 import importlib
+import io
 import itertools
+import json
 import re
+import shutil
 import subprocess
+import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
@@ -30,6 +36,7 @@ from gpt_pretrain.plot import plot
 from gpt_pretrain.prepare import prepare
 from gpt_pretrain.slurm import after_dashes, slurm
 from gpt_pretrain.training.plan import make_plan
+from tests.conftest import QUICK, STORY
 from tests.test_import_order import ORDER
 
 ROOT = Path(__file__).parent.parent
@@ -37,6 +44,12 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
 # What a shell or another program answers for. The first block is run as it is, by .ci/run.
 NOT_OURS = ("python3 -m venv ", "pip ", "source ", "tensorboard ", "torchrun ", "python -c ")
+# What takes minutes, downloads or serves is run by other tests: of the chapter, weights, benchmarks, pages.
+ELSEWHERE = (
+    *("experiment=", "weights=gpt2", "gpt_pretrain.benchmark", "tests/weights/", "trainer.devices="),
+    *("gpt_pretrain.playground", "-sc install="),
+)
+SHORT = [*QUICK, "trainer.eval_batches=1", "logger=csv"]
 PROGRAMS = {
     "train.py": commands.train_command,
     "generate.py": commands.generate_command,
@@ -117,6 +130,67 @@ def test_a_command_composes(command):
         assert (ROOT / _words(command)[1]).is_file()
     else:
         _compose(command)
+
+
+@pytest.fixture(scope="module")
+def reader(tmp_path_factory):
+    """A folder that holds what the README's commands name, a run among it."""
+    folder = tmp_path_factory.mktemp("reader")
+    for name in ("books/a.txt", "stories.txt", "notes/b.md", "prompts.txt"):
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_text(f"The statement {name} is one of those.\n" * 40)
+    for name, first in (("train.bin", 0), ("val.bin", 500)):
+        np.arange(first, first + 500).astype(np.uint16).tofile(folder / name)
+    row = {"ctx": "A man", "endings": ["sits down.", "flies."], "label": 0}
+    (folder / "hellaswag_val.jsonl").write_text(json.dumps(row) + "\n")
+    if STORY.is_file():
+        shutil.copy(STORY, folder / "the-verdict.txt")
+    with contextlib.chdir(folder):
+        _type(["train.py", *SHORT, "trainer.max_steps=2", "hydra.run.dir=outputs/2026-11-22/22-44-58-983333"])
+    return folder
+
+
+def _type(words: list[str]) -> None:
+    program, arguments = _program(["python", *words])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", [words[0], *arguments])
+        patch.setattr(sys, "stdin", io.StringIO("The\n/seed 1\nThe\n"))
+        code: int | str | None = 0
+        try:
+            program()
+        except SystemExit as ended:
+            code = ended.code
+    assert not code, words
+
+
+def _shortened(words: list[str]) -> list[str]:
+    """Of a line that trains: a tiny model for a few steps, and otherwise as it stands."""
+    if (
+        words[0] != "train.py"
+        or "plan=true" in words
+        or any(word.startswith("-") and word != "-m" for word in words)
+    ):
+        return words
+    steps = 4 if "resume=auto" in words else 12 if any(word.startswith("debug=") for word in words) else 2
+    typed = {word.partition("=")[0] for word in words} - {"trainer.max_steps"}
+    short = [word for word in [*SHORT, f"trainer.max_steps={steps}"] if word.partition("=")[0] not in typed]
+    return [word for word in words if not word.startswith(("trainer.max_", "trainer.devices="))] + short
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "command",
+    [
+        line
+        for line in _commands()
+        if not line.startswith(NOT_OURS) and not any(word in line for word in ELSEWHERE)
+    ],
+)
+def test_a_command_does_what_it_is_there_for(command, reader, monkeypatch):
+    if "the-verdict.txt" in command and not STORY.is_file():
+        pytest.skip("the-verdict.txt is not here: set GPT_PRETRAIN_TEST_DATA to its folder")
+    monkeypatch.chdir(reader)
+    _type(_shortened(_words(command)[1:]))
 
 
 def test_the_commands_are_found():
