@@ -144,7 +144,7 @@ def test_the_playground_writes_with_two_models_wide_and_narrow(width, typed, tmp
         port = probe.getsockname()[1]
     playground = ["gpt_pretrain.playground", "checkpoint=run", "compare=run", f"port={port}"]
     with (
-        served([*playground, "decoding.max_new_tokens=40"], rf"http://127.0.0.1:{port}") as address,
+        served([*playground, "decoding.max_new_tokens=200"], rf"http://127.0.0.1:{port}") as address,
         browse(address, width) as page,
     ):
         page.locator("#prompt textarea").fill("ab")
