@@ -1,17 +1,70 @@
 """Next-token loss and the quantities derived from it. All losses are in nats per token."""
 
 import math
+from typing import Any
 
+import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 IGNORED = -100  # a target that no loss counts
+PART = 2**24  # logits that are worked on in float32 at a time, where they are narrower
 
 
 def next_token_loss(logits: Tensor, targets: Tensor) -> Tensor:
     """Mean cross-entropy of logits (B, T, V) against targets (B, T); `IGNORED` targets do not count."""
     # (B, T, V) -> (B * T, V), in float32 whatever precision the model computes in
     return F.cross_entropy(logits.flatten(0, 1).float(), targets.flatten(), ignore_index=IGNORED)
+
+
+def head_loss(features: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
+    """`next_token_loss` of the logits that the head's weight (V, C) makes of features (B, T, C).
+
+    The logits are one tensor, over which their gradient is written: no copy in float32, none filled with
+    zeros. Only its first derivative is known.
+    """
+    return _HeadLoss.apply(features.flatten(0, 1), weight, targets.flatten())
+
+
+class _HeadLoss(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, features: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
+        kind = features.device.type
+        dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else features.dtype
+        narrow, head = features.to(dtype), weight.to(dtype)
+        logits = narrow @ head.T  # (N, C) -> (N, V)
+        # In float32 all rows at once; of narrower ones copies are made, so a part at a time.
+        rows = len(logits) if dtype == torch.float32 else max(1, PART // len(weight))
+        places = targets.clamp(min=0)[:, None]  # (N, 1), like the two below
+        losses = torch.cat(
+            [_in_place(*part) for part in zip(logits.split(rows), places.split(rows), strict=True)]
+        )
+        counted = (targets != IGNORED)[:, None]
+        share = counted / counted.sum()
+        ctx.save_for_backward(narrow, head, logits, share)
+        ctx.dtypes = features.dtype, weight.dtype
+        return (losses * share).sum()
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, None]:
+        narrow, head, in_logits, share = ctx.saved_tensors
+        share = gradients[0] * share
+        in_features = (in_logits @ head) * share  # (N, V) -> (N, C)
+        in_weight = in_logits.T @ (narrow * share).to(narrow.dtype)  # (V, N) -> (V, C)
+        return in_features.to(ctx.dtypes[0]), in_weight.to(ctx.dtypes[1]), None
+
+
+def _in_place(logits: Tensor, places: Tensor) -> Tensor:
+    """Losses (n, 1) of logits (n, V), which become the gradient of their sum."""
+    numbers = logits.float()  # in float32 the logits themselves
+    chosen, top = numbers.gather(1, places), numbers.amax(-1, keepdim=True)
+    torch.softmax(numbers, -1, out=numbers)
+    # The logarithm of the sum, by way of the largest: its probability is at least 1 / V.
+    losses = top - numbers.amax(-1, keepdim=True).log() - chosen
+    numbers.scatter_add_(1, places, numbers.new_full(places.shape, -1.0))
+    if numbers is not logits:
+        logits.copy_(numbers)
+    return losses
 
 
 def summed_token_loss(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:

@@ -4,7 +4,15 @@ import numpy as np
 import pytest
 import torch
 
-from gpt_pretrain.loss import IGNORED, bits_per_byte, next_token_loss, perplexity, summed_token_loss
+from gpt_pretrain import loss as loss_module
+from gpt_pretrain.loss import (
+    IGNORED,
+    bits_per_byte,
+    head_loss,
+    next_token_loss,
+    perplexity,
+    summed_token_loss,
+)
 
 
 def reference(logits, targets):
@@ -35,6 +43,34 @@ def test_ignored_targets_weigh_nothing_and_batches_add_up_by_tokens():
     mean = sum(float(total) for total, _ in sums) / sum(int(count) for _, count in sums)
     assert [int(count) for _, count in sums] == [4, 1]
     assert mean == pytest.approx(reference(logits, targets), rel=1e-6)
+
+
+@pytest.mark.parametrize("part", [2**24, 20, 1])  # logits at a time: all, two rows, one row
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_loss_over_its_logits_has_the_value_and_the_gradients_of_torchs(monkeypatch, part, dtype):
+    monkeypatch.setattr(loss_module, "PART", part)
+    n_words = 7
+    generator = torch.Generator().manual_seed(0)
+    features = torch.randn(2, 3, 4, generator=generator)
+    weight = torch.randn(n_words, 4, generator=generator)
+    targets = torch.tensor([[0, n_words - 1, IGNORED], [3, 3, 5]])
+    results = []
+    for loss_of in (head_loss, lambda x, w, t: next_token_loss(x @ w.T, t)):
+        x, w = features.clone().requires_grad_(), weight.clone().requires_grad_()
+        with torch.autocast("cpu", dtype, enabled=dtype is not torch.float32):
+            loss = loss_of(x, w, targets)
+        (3 * loss).backward()
+        assert (loss.dtype, x.grad.dtype, w.grad.dtype) == (torch.float32,) * 3
+        results.append((loss.detach(), x.grad, w.grad))
+    for mine, torchs in zip(*results, strict=True):
+        scale = torchs.abs().max()
+        assert (mine - torchs).abs().max() < (1e-5 if dtype is torch.float32 else 2e-2) * scale
+
+
+def test_a_loss_over_its_logits_stands_what_exp_does_not():
+    x, w = torch.tensor([[[1.0], [1.0]]]), torch.tensor([[300.0], [0.0], [-300.0]])
+    assert head_loss(x, w, torch.tensor([[0, 2]])).item() == 300
+    assert next_token_loss(x @ w.T, torch.tensor([[0, 2]])).item() == 300
 
 
 def test_perplexity_of_a_uniform_guess_is_the_number_of_choices():

@@ -6,7 +6,8 @@ import torch
 
 from gpt_pretrain.cli.compose import compose
 from gpt_pretrain.config import ModelConfig, TrainConfig, resolve_model
-from gpt_pretrain.model import CausalSelfAttention, GPTModel
+from gpt_pretrain.loss import next_token_loss
+from gpt_pretrain.model import CausalSelfAttention, Dropout, GPTModel
 
 SMALL = ModelConfig(vocab_size=11, context_length=6, emb_dim=8, n_heads=2, n_layers=2)
 
@@ -40,6 +41,8 @@ def test_attention_equals_the_formula():
         scores = scores.masked_fill(torch.ones(5, 5).triu(1).bool(), -math.inf)
         heads.append(scores.softmax(-1) @ v)
     expected = attention.out_proj(torch.cat(heads, dim=-1))
+    torch.testing.assert_close(attention(x), expected, atol=1e-6, rtol=1e-5)
+    attention.train().by_products = True
     torch.testing.assert_close(attention(x), expected, atol=1e-6, rtol=1e-5)
 
 
@@ -88,6 +91,48 @@ def test_dropout_acts_in_training_only():
     token_ids = torch.tensor([[1, 2, 3], [4, 5, 6]])
     assert not torch.equal(model.train()(token_ids), model(token_ids))
     assert torch.equal(model.eval()(token_ids), model(token_ids))
+
+
+def test_dropout_from_bits_drops_its_share_and_keeps_the_mean():
+    drop = Dropout(0.1)
+    drop.from_bits = True
+    x = torch.ones(3, 100_001, requires_grad=True)
+    torch.manual_seed(0)
+    dropped = drop(x)
+    assert sorted(set(dropped.flatten().tolist())) == [0, pytest.approx(1 / 0.9, rel=1e-4)]
+    # Five standard deviations of 300,003 draws.
+    assert abs((dropped == 0).double().mean() - 0.1) < 5 * math.sqrt(0.1 * 0.9 / 300_003)
+    neighbours = (dropped[:, 1:] == 0) & (dropped[:, :-1] == 0)
+    assert abs(neighbours.double().mean() - 0.01) < 5 * math.sqrt(0.01 / 300_000)
+    dropped.sum().backward()
+    assert torch.equal(x.grad, dropped)  # what was dropped has no gradient, what was not is as large
+    torch.manual_seed(0)
+    assert torch.equal(drop(x), dropped)
+    assert not torch.equal(drop(x), dropped)
+    assert drop.eval()(x) is x
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_every_way_of_a_step_comes_to_the_same(tied):
+    """Attention by products and the loss over its logits, against torch's functions: loss and gradients."""
+    torch.manual_seed(0)
+    model = GPTModel(replace(SMALL, tie_weights=tied))
+    ids = torch.tensor([[1, 2, 3, 4, 5, 6], [6, 5, 4, 3, 2, 10]])
+    inputs, targets = ids[:, :-1], ids[:, 1:]
+    loss = next_token_loss(model(inputs), targets)
+    loss.backward()
+    wanted = {name: parameter.grad for name, parameter in model.named_parameters()}
+    for by_products in (False, True):
+        for in_place in (False, True):
+            model.loss_in_place = in_place
+            for block in model.blocks:
+                block.att.by_products = by_products
+            model.zero_grad()
+            again = model(inputs, targets=targets)
+            again.backward()
+            assert again.item() == pytest.approx(loss.item(), rel=1e-6)
+            for name, parameter in model.named_parameters():
+                torch.testing.assert_close(parameter.grad, wanted[name], atol=1e-6, rtol=1e-4)
 
 
 def test_flops_count_the_multiplications_of_a_forward_and_backward_pass():

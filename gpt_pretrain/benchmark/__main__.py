@@ -2,4 +2,5 @@
 
 from gpt_pretrain.benchmark.training import benchmark
 
-benchmark()
+if __name__ == "__main__":  # the engines' processes import it, too
+    benchmark()

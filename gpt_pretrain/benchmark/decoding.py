@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from gpt_pretrain.cli.program import command
 from gpt_pretrain.config import DecodingConfig, ModelSettings, resolve_model
@@ -80,7 +80,7 @@ def benchmark_decoding(config: BenchmarkDecodingConfig, run: Path) -> None:
         prompts = torch.randint(1, model.config.vocab_size - 1, (batch, 16))
         # Without bfloat16 instructions transformers would take minutes a turn.
         n_new = config.tokens if their_dtype == "float32" else max(4, config.tokens // 16)
-        a, b = _ours(ours[dtype], prompts, n_new), _theirs(theirs[their_dtype], prompts, n_new)
+        a, b = run_ours(ours[dtype], prompts, n_new), run_theirs(theirs[their_dtype], prompts, n_new)
         seconds, their_seconds = alternate(a, b, config.rounds)
         ratio = statistics.median(b / a for a, b in zip(seconds, their_seconds, strict=True))
         speed, their_speed = (batch * n_new / statistics.median(times) for times in (seconds, their_seconds))
@@ -134,8 +134,7 @@ def measured_bandwidth() -> float:
 
 def transformers_model(model: "GPTModel") -> "torch.nn.Module":
     """transformers' GPT-2 with the same weights. Raises InputError where it is not installed."""
-    from gpt_pretrain.weights.dialects import HUGGINGFACE
-    from gpt_pretrain.weights.huggingface import to_huggingface
+    from gpt_pretrain.weights.huggingface import to_huggingface, to_huggingface_config
 
     try:
         from transformers import GPT2Config, GPT2LMHeadModel
@@ -143,21 +142,21 @@ def transformers_model(model: "GPTModel") -> "torch.nn.Module":
         raise InputError("the comparison needs transformers: pip install 'gpt_pretrain[test]'") from error
 
     shape = model.config
-    sizes: dict[str, Any] = dict(HUGGINGFACE.write_sizes(shape))
-    other = GPT2LMHeadModel(GPT2Config(**sizes)).eval()
+    settings = to_huggingface_config(shape, shape.vocab_size - 1)  # its dropout, too
+    other = GPT2LMHeadModel(GPT2Config.from_dict(settings)).eval()
     other.load_state_dict(to_huggingface(model.state_dict(), shape), strict=False)
     other.tie_weights()
     return other
 
 
-def _ours(model: "GPTModel", prompts: "Tensor", n_new: int) -> Run:
+def run_ours(model: "GPTModel", prompts: "Tensor", n_new: int) -> Run:
     from gpt_pretrain.decoding.loop import continue_tokens
 
     config = DecodingConfig(temperature=0.0, max_new_tokens=n_new)
     return lambda: continue_tokens(model, prompts.tolist(), config)
 
 
-def _theirs(model: "torch.nn.Module", prompts: "Tensor", n_new: int) -> Run:
+def run_theirs(model: "torch.nn.Module", prompts: "Tensor", n_new: int) -> Run:
     import torch
 
     settings = {"max_new_tokens": n_new, "min_new_tokens": n_new, "do_sample": False, "pad_token_id": 50256}

@@ -21,6 +21,9 @@ class TrainerConfig:
     exchange_timeout: float = number(1800.0, above=0)  # seconds that processes wait for each other's numbers
     precision: str = one_of("auto", "32-true", "bf16-mixed", "bf16-true", "16-mixed")  # of arithmetic
     compile: bool = False  # torch.compile, block by block
+    attention: str = one_of("auto", "sdpa", "products")  # in training: torch's function, or matrix products
+    dropout: str = one_of("auto", "torch", "bits")  # its draws: bits are other ones, faster on a CPU
+    loss: str = one_of("auto", "torch", "in_place")  # in_place: its gradient is written over the logits
     max_epochs: float | None = number(None, "no such limit", above=0)  # passes over the text
     max_steps: int | None = number(None, "no such limit", at_least=1)  # optimizer steps
     max_tokens: int | None = number(None, "no such limit", at_least=1)  # all devices together

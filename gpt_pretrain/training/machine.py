@@ -145,7 +145,7 @@ def check_memory(machine: Machine, model: ModelConfig, optimizer: OptimizerConfi
 
     Counted are weights, gradients, the optimizer's moments and one batch's logits; activations come on top.
     """
-    total = _memory(machine)
+    total = memory_bytes(machine)
     if total is None:
         return
     width, size = model.emb_dim, 2 if machine.precision == "bf16-true" else 4
@@ -164,7 +164,7 @@ def check_memory(machine: Machine, model: ModelConfig, optimizer: OptimizerConfi
         )
 
 
-def _memory(machine: Machine) -> int | None:
+def memory_bytes(machine: Machine) -> int | None:
     """Bytes that one of the processes can have at most; None where the system does not tell."""
     if machine.accelerator == "gpu":
         import torch

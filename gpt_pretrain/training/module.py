@@ -15,7 +15,7 @@ from torch.optim import Optimizer
 from gpt_pretrain.config import OptimizerConfig, ScheduleConfig
 from gpt_pretrain.errors import DivergedError
 from gpt_pretrain.launch.signals import received
-from gpt_pretrain.loss import bits_per_byte, next_token_loss, perplexity, summed_token_loss
+from gpt_pretrain.loss import bits_per_byte, perplexity, summed_token_loss
 from gpt_pretrain.model import GPTModel
 from gpt_pretrain.training.datamodule import Batch, GPTDataModule
 from gpt_pretrain.training.divergence import Divergence
@@ -77,8 +77,7 @@ class GPTModule(L.LightningModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         with self.draws.forward(batch_idx, self.global_rank):
-            logits = self.model(batch["inputs"])
-        loss = next_token_loss(logits, batch["targets"])
+            loss: Tensor = self.model(batch["inputs"], targets=batch["targets"])
         self.step_losses.append(loss.detach())
         if self.measured_elsewhere:
             self.train_losses.append(loss.detach())

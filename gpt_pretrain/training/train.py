@@ -41,6 +41,7 @@ from gpt_pretrain.training.opening import open_records
 from gpt_pretrain.training.preflight import Prepared, resumed_at
 from gpt_pretrain.training.report import Summary, explain, read_summary, short
 from gpt_pretrain.training.strategies import build_strategy
+from gpt_pretrain.training.ways import find_ways, take
 from gpt_pretrain.weights.read import build_model
 
 log = logging.getLogger(__name__)
@@ -53,12 +54,13 @@ def train(
     words: Sequence[str] = (),
     hear: Hear | None = None,
     meeting: Meeting | None = None,
+    callbacks: Sequence[L.Callback] = (),
 ) -> Summary:
     """Train as prepared, in the folder `run`; returns what summary.json holds. `words`, the command line's
     that led to `config`, are recorded, and nothing follows from them. Of processes that another program
     started, all call it, with the `meeting` where they met.
 
-    `hear` is told each evaluation, and may end the run.
+    `hear` is told each evaluation, and may end the run. `callbacks` of your own come after the run's.
 
     Raises DivergedError where the loss is no number, StoppedError after a signal, then with the state saved.
     """
@@ -69,7 +71,7 @@ def train(
     with deferred():
         while True:
             try:
-                return _fit(config, prepared, run, words, divergence, hear, meeting)
+                return _fit(config, prepared, run, words, divergence, hear, meeting, callbacks)
             except RolledBackError as found:
                 prepared = _rolled_back(prepared, run, divergence, found)
 
@@ -82,6 +84,7 @@ def _fit(
     divergence: Divergence,
     hear: Hear | None,
     meeting: Meeting | None,
+    own: Sequence[L.Callback],
 ) -> Summary:
     plan, machine, settings = prepared.plan, prepared.machine, config.trainer
     module = build_module(config, prepared, divergence)
@@ -97,7 +100,7 @@ def _fit(
     # in this order: see their docstrings
     callbacks: list[L.Callback] = [stop, metrics, samples, bar, *verdict, company, checkpoints, parts]
     callbacks += [Unfinished(stop, metrics, samples)]
-    callbacks += [Profile(run, plan)] if settings.profile else []
+    callbacks += [*([Profile(run, plan)] if settings.profile else []), *own]
     trainer = _build_trainer(config, prepared, run, callbacks, company)
     with watching("the run's plan"):
         explain(config, prepared, run, module.model)
@@ -181,6 +184,7 @@ def _build_model(config: TrainConfig, prepared: Prepared) -> GPTModel:
         model = GPTModel(prepared.model)
     else:
         model = build_model(prepared.start_from, prepared.model, own=True)
+    take(find_ways(config.trainer, prepared.machine, prepared.model), model)
     for block in model.blocks:
         block.recompute = config.trainer.activation_checkpointing  # type: ignore[assignment]
     if config.trainer.compile:

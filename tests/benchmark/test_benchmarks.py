@@ -18,7 +18,19 @@ FIGURE = r"[\d,]*\.?\d+"
 @pytest.mark.parametrize(
     ("words", "figures"),
     [
-        ("benchmark model=tiny steps=2 rounds=1", [f"median trainer/bare {FIGURE}"]),
+        (
+            "benchmark model=tiny steps=2 rounds=1 parity=6 compare=transformers",
+            [
+                f"this program +{FIGURE} +1.00 +{FIGURE}% +{FIGURE} +{FIGURE} +{FIGURE} +0.0000",
+                f"transformers +{FIGURE} +{FIGURE} +{FIGURE}% +{FIGURE} +{FIGURE} +{FIGURE} +0.0",
+                f"products of weights {FIGURE}, beyond them {FIGURE}; {FIGURE}% of the products' own limit",
+                f"median trainer/bare {FIGURE}",
+            ],
+        ),
+        (
+            "benchmark model=tiny steps=2 rounds=1 ladder=true tokenizer=bytes",
+            [f"{FIGURE} +{FIGURE} +freed memory is kept", f"{FIGURE} +{FIGURE} +twice the batch"],
+        ),
         (
             "benchmark.data model=tiny size_mib=1",
             [
@@ -55,7 +67,7 @@ def test_a_benchmark_prints_its_figures_and_leaves_nothing_behind(tmp_path, word
 
 
 QUICK = {
-    "training": (training.benchmark, ["model=tiny", "tokenizer=bytes", "steps=2", "rounds=1"]),
+    "training": (training.benchmark, ["model=tiny", "tokenizer=bytes", "steps=2", "rounds=1", "parity=0"]),
     "data": (data.benchmark_data, ["model=tiny", "size_mib=1", "workers=1"]),
     "decoding": (decoding.benchmark_decoding, ["model=tiny", "rounds=1", "tokens=1"]),
 }

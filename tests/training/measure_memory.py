@@ -5,7 +5,6 @@ import sys
 import torch
 
 from gpt_pretrain.config import AdamWConfig, ModelConfig
-from gpt_pretrain.loss import next_token_loss
 from gpt_pretrain.model import GPTModel
 from gpt_pretrain.training.estimate import estimate_memory
 from gpt_pretrain.training.optim import build_optimizer
@@ -26,12 +25,13 @@ def main(emb_dim: int, n_layers: int, vocab_size: int, batch_size: int, recomput
     )
     before = peak()
     model = GPTModel(shape)
+    model.loss_in_place = True
     for block in model.blocks:
         block.recompute = recompute
     optimizer = build_optimizer(model, AdamWConfig())
     tokens = torch.randint(0, vocab_size, (batch_size, shape.context_length))
     for _ in range(3):
-        next_token_loss(model(tokens), tokens).backward()
+        model(tokens, targets=tokens).backward()
         optimizer.step()
         optimizer.zero_grad()
     estimate = estimate_memory(

@@ -50,7 +50,7 @@ PINS = {
         [5.52757, 5.25996, 5.12825, 5.04513, 5.00245], 2.18220, 4.98150, 18.88016
     ),
     # Dropout's draws too. tiny has none of its own.
-    "optimizer=adamw model.drop_rate=0.1": Pin(
+    "optimizer=adamw model.drop_rate=0.1 trainer.dropout=torch trainer.attention=sdpa": Pin(
         [5.52442, 5.28061, 5.13027, 5.04492, 5.01089], 2.15576, 4.98410, 18.87934
     ),
     # Its decay begins after four fifths of the run, so five steps are those of the constant.
