@@ -28,10 +28,6 @@ FIGURE = r"[\d,]*\.?\d+"
             ],
         ),
         (
-            "benchmark model=tiny steps=2 rounds=1 ladder=true tokenizer=bytes",
-            [f"{FIGURE} +{FIGURE} +freed memory is kept", f"{FIGURE} +{FIGURE} +twice the batch"],
-        ),
-        (
             "benchmark.data model=tiny size_mib=1",
             [
                 f"{FIGURE}% by the clock and {FIGURE}% by processor time of the .* of tiktoken alone",
