@@ -110,12 +110,12 @@ def test_tensorboard_shows_a_run_and_a_sweep_as_they_are_meant(typed, tmp_path, 
             sample.wait_for(timeout=60_000)
             assert sample.inner_text().startswith("Every effort moves you")
         with browse(f"{address}#hparams") as page:
-            page.get_by_text("optimizer.lr", exact=True).first.wait_for(timeout=60_000)
-            for column in ("(typed)", "optimizer.lr", "(final)/best_val_loss", "(final)/val_loss"):
+            page.get_by_text("(swept) optimizer.lr", exact=True).first.wait_for(timeout=60_000)
+            for column in ("(typed)", "(swept) optimizer.lr", "(final)/best_val_loss", "(final)/val_loss"):
                 assert page.get_by_text(column, exact=True).count() >= 1, column
             rows = [page.get_by_text(name, exact=True).count() for name in names]
             assert rows == [1, 1, 1]
-            assert page.get_by_text("0.0030000", exact=True).count() == 1
+            assert page.get_by_text("0.0030000", exact=True).count() == 2  # among the swept, and among all
 
 
 @pytest.mark.parametrize("width", [1400, 360])

@@ -42,8 +42,8 @@ from gpt_pretrain.launch.process import is_launched, process, rank
 from gpt_pretrain.launch.signals import check, hearing
 from gpt_pretrain.runs.owner import LOCK, OWNER
 from gpt_pretrain.sweep.refusals import refuse_with
-from gpt_pretrain.sweep.trial import recorded
-from gpt_pretrain.terminal.logs import Formatter, LogFile
+from gpt_pretrain.sweep.trial import is_recorded_trial, recorded
+from gpt_pretrain.terminal.logs import Formatter, LogFile, failure_logged
 from gpt_pretrain.terminal.streams import settle_streams
 from gpt_pretrain.terminal.text import show
 
@@ -157,7 +157,7 @@ class Program:
         self.composed = True
         run = Path(HydraConfig.get().runtime.output_dir)
         try:
-            with recorded(run), user_facing(self.root, debug=bool(settings.get("debug"))):
+            with recorded(run), failure_logged(), user_facing(self.root, debug=bool(settings.get("debug"))):
                 check()
                 objective = self.function(to_config(settings, self.root), run)
         except UserFacingError as error:
@@ -170,7 +170,7 @@ class Program:
         return objective
 
     def _fail(self, error: UserFacingError) -> None:
-        self.failures.append(error)
+        self.failures += [error] * (not is_recorded_trial())  # else the sweep says what comes of it
         _report(error, told=not self.composed)
         if error.exit_code == REQUEUED and self.several and job_name(os.environ) and not rank():
             show(requeue(), file=sys.stderr)

@@ -32,6 +32,7 @@ from gpt_pretrain.config.schedule import (
     ConstantConfig,
     CosineConfig,
     LinearConfig,
+    RisingConfig,
     ScheduleConfig,
     WSDConfig,
 )
@@ -61,6 +62,7 @@ __all__ = [
     "PlaygroundConfig",
     "PlotConfig",
     "PrepareConfig",
+    "RisingConfig",
     "SGDConfig",
     "ScheduleConfig",
     "SlurmConfig",

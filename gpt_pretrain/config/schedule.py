@@ -32,6 +32,14 @@ class LinearConfig(ScheduleConfig):
 
 
 @dataclass(kw_only=True, slots=True)
+class RisingConfig(ScheduleConfig):
+    """From initial_lr up to optimizer.lr by equal factors: for sweep=lr_range."""
+
+    name: str = one_of("rising")
+    initial_lr: float | None = number(1e-5, above=0)  # of step 0
+
+
+@dataclass(kw_only=True, slots=True)
 class WSDConfig(ScheduleConfig):
     """Warm-up, stable, decay."""
 

@@ -11,7 +11,7 @@ from gpt_pretrain.errors import UserFacingError
 from gpt_pretrain.sweep.ahead import Ahead, shown
 from gpt_pretrain.sweep.leaderboard import best, importance, ranked, worth, write_best, write_leaderboard
 from gpt_pretrain.sweep.queue import Queue
-from gpt_pretrain.sweep.record import FINISHED, PRUNED, REFUSED, WITHOUT_RESULT, Trial
+from gpt_pretrain.sweep.record import DIVERGED, FINISHED, PRUNED, REFUSED, WITHOUT_RESULT, Trial
 from gpt_pretrain.terminal.text import show
 from gpt_pretrain.terminal.watching import watching
 
@@ -84,7 +84,16 @@ class Board:
             said = ", ".join(f"{key} {share:.0%}" for key, share in shares.items())
             show(f"of the loss's variance explain: {said}")
         show()
-        show(f"in {_short(folder)}: leaderboard.csv, leaderboard.md, loss_over_values.png, parallel.png")
+        if self.search.config.seeks != "loss":
+            with watching("what the sweep has found"):
+                from gpt_pretrain.sweep.findings import conclude  # matplotlib takes a while
+
+                for line in conclude(self.record, self.search.config):
+                    show(line)
+            show(f"in {_short(folder)}")
+            self._raise_worst(trials)
+            return
+        show(f"in {_short(folder)}: leaderboard.csv, leaderboard.md, and pictures of it: *.png")
         if best(trials) is not None:
             show(f"next    python train.py --config-dir {shlex.quote(_short(folder))} experiment=best")
         self._raise_worst(trials)
@@ -94,6 +103,14 @@ class Board:
         if others:
             where = sorted({f"{trial.host or 'another process'}, pid {trial.pid}" for trial in others})
             show(f"{len(others)} trials still run elsewhere: {', '.join(where[:3])}")
+        left = self.queue.left()
+        if left:
+            error = UserFacingError(
+                f"{left} of {self.queue.total} trials have not ended: their processes did, see "
+                f"{_short(self.record.folder / 'workers')}; the same command goes on with them"
+            )
+            error.exit_code = 5
+            raise error
         failed = [trial for trial in trials if counts(trial, self.search.config)]
         if not failed:
             return
@@ -107,8 +124,12 @@ class Board:
 
 
 def counts(trial: Trial, config: SweepConfig) -> bool:
-    """Whether a trial's exit code is one of the sweep's: but those of points that were to be passed over."""
+    """Whether a trial's exit code is one of the sweep's: but those of points that were to be passed over,
+    and of what was tried until it failed.
+    """
     passed_over = trial.status == REFUSED and config.impossible == "skip"
+    passed_over |= trial.status == DIVERGED and config.seeks == "lr_range"  # the rate was raised for that
+    passed_over |= trial.exit_code == 5 and config.seeks == "batch_size"  # or memory has ended
     return trial.status in WITHOUT_RESULT and not passed_over
 
 

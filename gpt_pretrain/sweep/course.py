@@ -3,8 +3,10 @@ records. All that it knows stands in those, so that it can be killed at any mome
 """
 
 import logging
+import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from hydra.core.plugins import Plugins
@@ -23,7 +25,8 @@ from gpt_pretrain.sweep.record import Trial
 from gpt_pretrain.sweep.search import read_search
 from gpt_pretrain.sweep.trial import RECORD
 from gpt_pretrain.sweep.version import code_version
-from gpt_pretrain.sweep.workers import is_orphan, run_workers
+from gpt_pretrain.sweep.workers import LOOKS, is_orphan, run_workers
+from gpt_pretrain.terminal.watching import watching
 
 
 class Course:
@@ -63,6 +66,27 @@ class Course:
         queue.refresh()
         board.look()
 
+    @contextmanager
+    def _looking(self, queue: Queue, board: Board) -> Iterator[None]:
+        """Tell what has ended while the body waits for a launcher of several, which waits for them all."""
+        if self._launcher_name() == "basic":
+            yield
+            return
+        is_over = threading.Event()
+
+        def look() -> None:
+            while not is_over.wait(LOOKS):
+                with watching("the sweep's table"):
+                    self._look(queue, board)
+
+        looker = threading.Thread(target=look, daemon=True)
+        looker.start()
+        try:
+            yield
+        finally:
+            is_over.set()
+            looker.join()
+
     def _launcher_name(self) -> str:
         return str(self.config.hydra.runtime.choices.get("hydra/launcher"))
 
@@ -78,8 +102,9 @@ class Course:
             trials = queue.next(self._at_most(queue))
             board.look()
             if trials:
-                self._launch(launcher, queue, trials)
-                board.look()
+                with self._looking(queue, board):
+                    self._launch(launcher, queue, trials)
+                self._look(queue, board)
             elif waits:
                 time.sleep(1)
             else:
@@ -89,13 +114,14 @@ class Course:
         """How many trials are launched at a time: a launcher of several gets all that wait for no other."""
         if self._launcher_name() == "basic":
             return 1
+        if self._takes_all_down() and queue.has_died():  # alone, so that it does not end others again
+            return 1
         depends = queue.config.strategy in ("tpe", "cmaes") or queue.config.prune != "none"
         return self.max_batch_size or (queue.config.jobs if depends else max(1, queue.total))
 
     def _launch(self, launcher: Launcher, queue: Queue, trials: Sequence[Trial]) -> None:
         """Launch trials that this process has taken, and read what became of them."""
         errors: dict[int, BaseException] = {}
-        stopped: BaseException | None = None
         try:
             for batch in self._batches(trials):
                 words = [self._words(queue, trial) for trial in batch]
@@ -105,11 +131,16 @@ class Course:
                         errors[trial.number] = returned._return_value
         except Exception as error:  # of the launcher's own: a job that was killed, a queue that is gone
             errors = {trial.number: error for trial in trials}
-        except BaseException as error:  # a signal is for the whole sweep
-            stopped = error
-        queue.settle(trials, errors, stopped)
-        if stopped is not None:
-            raise stopped
+            queue.settle(trials, errors, again=self._takes_all_down() and queue.has_begun(trials))
+        except BaseException:  # a signal is for the whole sweep
+            queue.settle(trials, {}, again=True)
+            raise
+        else:
+            queue.settle(trials, errors, again=False)
+
+    def _takes_all_down(self) -> bool:
+        """Whether a process that dies ends those of all other trials, and nothing of them goes on."""
+        return self._launcher_name() == "joblib"
 
     def _words(self, queue: Queue, trial: Trial) -> list[str]:
         """A trial's command line, and where its folder and its record are."""

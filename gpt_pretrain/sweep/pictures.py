@@ -1,7 +1,7 @@
-"""A sweep at a glance: the loss over each swept value, and parallel coordinates."""
+"""A sweep at a glance: curves, the loss over each swept value, parallel coordinates; rates and batches."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from matplotlib import colormaps
@@ -9,7 +9,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from gpt_pretrain.sweep.leaderboard import worth
-from gpt_pretrain.sweep.record import Trial
+from gpt_pretrain.sweep.probes import RangeTest, Speed, fastest
+from gpt_pretrain.sweep.record import FINISHED, Trial
 from gpt_pretrain.terminal.text import printable
 
 MOST_SETTINGS = 12  # in one picture
@@ -17,16 +18,42 @@ MOST_LABELS = 12  # on one axis
 
 
 def draw(trials: Sequence[Trial], swept: Sequence[str], folder: Path) -> None:
-    """Write loss_over_values.png and parallel.png; nothing where fewer than two trials have a result."""
+    """Write curves.png; loss_over_values.png and parallel.png too where two trials or more have a result."""
+    measured = [trial for trial in trials if trial.measured()]
+    if measured:
+        _save(_paint_curves(measured, list(swept)), folder / "curves.png")
     finished = [trial for trial in trials if worth(trial) < math.inf]
     if len(finished) < 2 or not swept:
         return
     keys = list(swept[:MOST_SETTINGS])
     for name, paint in (("loss_over_values", _paint_values), ("parallel", _paint_parallel)):
-        figure = paint(finished, keys)
-        partial = folder / f".{name}.partial.png"
-        figure.savefig(partial)
-        partial.replace(folder / f"{name}.png")
+        _save(paint(finished, keys), folder / f"{name}.png")
+
+
+def _save(figure: Figure, file: Path) -> None:
+    """Whole or not at all."""
+    partial = file.with_name(f".{file.stem}.partial.png")
+    figure.savefig(partial)
+    partial.replace(file)
+
+
+def _paint_curves(trials: Sequence[Trial], keys: Sequence[str]) -> Figure:
+    """Validation loss over steps, a line a trial, the best first. A cross ends one that did not finish."""
+    figure = Figure(figsize=(7, 4.2), layout="constrained", dpi=130)
+    axes = figure.add_subplot()
+    for rank, trial in enumerate(trials):
+        steps, losses = zip(*sorted(trial.measured().items()), strict=True)
+        shade = colormaps["viridis"](0.9 * rank / max(1, len(trials) - 1))
+        name = " ".join(_label(trial.point.get(key, "")) for key in keys[:2])
+        label = name if rank < MOST_LABELS else None
+        axes.plot(steps, losses, color=shade, linewidth=1.3, label=label, zorder=len(trials) - rank)
+        if trial.status != FINISHED:
+            axes.plot(steps[-1], losses[-1], "x", color=shade, zorder=len(trials))
+    axes.set(xlabel="optimizer step", ylabel="validation loss (nats per token)")
+    if keys:
+        axes.legend(frameon=False, fontsize=7, title=" ".join(map(_label, keys[:2])), title_fontsize=8)
+    axes.grid(alpha=0.25)
+    return figure
 
 
 def places(texts: Sequence[str]) -> tuple[list[float], list[tuple[float, str]], bool]:
@@ -124,3 +151,40 @@ def _paint_parallel(trials: Sequence[Trial], keys: Sequence[str]) -> Figure:
     axes.set(yticks=[], xlim=(-0.1, len(names) - 0.6), ylim=(-0.05, 1.05))
     axes.set_frame_on(False)
     return figure
+
+
+def draw_ranges(tests: Mapping[str, RangeTest], file: Path) -> None:
+    """The loss of each range test over its rate, and where it falls fastest."""
+    figure = Figure(figsize=(7, 4.2), layout="constrained", dpi=130)
+    axes = figure.add_subplot()
+    for index, (name, test) in enumerate(tests.items()):
+        color = f"C{index % 10}"
+        axes.plot(test.rates, test.losses, color=color, alpha=0.3, linewidth=1)
+        axes.plot(test.rates, test.smoothed, color=color, label=_label(name) or "smoothed loss")
+        if test.suggested is not None:
+            label = f"optimizer.lr={test.suggested:.2g}"
+            axes.axvline(test.suggested, color=color, linestyle="--", linewidth=1, label=label)
+    axes.set(xscale="log", xlabel="learning rate", ylabel="training loss (nats per token)")
+    _finish(figure, axes, file)
+
+
+def draw_speeds(groups: Mapping[str, Sequence[Speed]], file: Path) -> None:
+    """Tokens a second over the batch size, a line for each group of trials."""
+    figure = Figure(figsize=(7, 4.2), layout="constrained", dpi=130)
+    axes = figure.add_subplot()
+    for name, speeds in groups.items():
+        at, heights = [speed.batch_size for speed in speeds], [speed.tokens_per_sec for speed in speeds]
+        axes.plot(at, heights, marker=".", label=_label(name) or "tokens a second")
+        chosen = fastest(speeds)
+        if chosen is not None:
+            axes.plot([chosen.batch_size], [chosen.tokens_per_sec], "o", color="#d1662b", zorder=3)
+    axes.set_xscale("log", base=2)
+    axes.set(xlabel="sequences at once (data.batch_size)", ylabel="tokens a second", ylim=(0, None))
+    _finish(figure, axes, file)
+
+
+def _finish(figure: Figure, axes: Axes, file: Path) -> None:
+    if axes.lines:
+        axes.legend(frameon=False, fontsize=8)
+    axes.grid(alpha=0.25)
+    _save(figure, file)

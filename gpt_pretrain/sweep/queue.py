@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 
 from gpt_pretrain.errors import ArtifactError, UserFacingError
+from gpt_pretrain.sweep.probes import is_settled
 from gpt_pretrain.sweep.record import (
     FAILED,
     PAUSED,
@@ -20,6 +21,7 @@ from gpt_pretrain.sweep.space import Point
 from gpt_pretrain.sweep.strategies import build_draw, n_trials, next_number, promoted
 from gpt_pretrain.sweep.trial import outcome
 
+MOST_DEATHS = 3  # of a trial's processes on end, without getting further
 Obstacle = Callable[[Point], UserFacingError | None]  # why a point cannot work
 
 
@@ -47,7 +49,7 @@ class Queue:
                 again = self.config.retry and trial.status in WITHOUT_RESULT
                 if again and not self.record.is_taken(number):
                     self.record.update(
-                        number, status=WAITING, reason="", exit_code=None, metrics={}, reached=[]
+                        number, status=WAITING, reason="", exit_code=None, metrics={}, reached=[], deaths=0
                     )
 
     def next(self, at_most: int) -> list[Trial]:
@@ -58,11 +60,21 @@ class Queue:
             for trial in list(self.record.trials.values()):
                 if len(taken) == at_most:
                     return taken
-                if not trial.ended and trial.status != PAUSED and self._take(trial.number):
-                    taken.append(trial)
+                if trial.ended or trial.status == PAUSED or not self._take(trial.number):
+                    continue
+                if trial.status == RUNNING and trial.deaths + 1 >= MOST_DEATHS:
+                    self._give_up(trial)
+                    continue
+                taken.append(trial)
             while len(taken) < at_most and (trial_ := self._new() or self._promoted()) is not None:
                 taken.append(trial_)
         return taken
+
+    def _give_up(self, trial: Trial) -> None:
+        """Of a trial that ends its process each time, and with it the sweep, or a worker of it."""
+        reason = f"its process died {MOST_DEATHS} times on end without a word, as when memory runs out"
+        self.record.update(trial.number, status=FAILED, exit_code=5, reason=reason)
+        self.record.release([trial.number])
 
     def _take(self, number: int) -> bool:
         return number not in self.record.taken and self.record.take(number)
@@ -71,6 +83,9 @@ class Queue:
         """A trial of the next point that can work, recorded and taken."""
         while (number := next_number(self.total, self.record.trials, self.left_out)) is not None:
             point = self.draw(number, self.record.trials)
+            if is_settled(self.config, point, self.record):
+                self.left_out.add(number)
+                continue
             obstacle = self.obstacle(point)
             if obstacle is not None and self.config.impossible == "skip" and self.space.n_points is not None:
                 self.left_out.add(number)
@@ -93,17 +108,16 @@ class Queue:
         chosen = promoted(free, self.config.reduction)
         return chosen if chosen is not None and self._take(chosen.number) else None
 
-    def settle(
-        self, trials: Sequence[Trial], errors: dict[int, BaseException], stopped: BaseException | None
-    ) -> None:
+    def settle(self, trials: Sequence[Trial], errors: dict[int, BaseException], again: bool) -> None:
         """After a launch. A trial that does not say how it ended has died, or never began.
 
-        `errors` are what the launcher says of trials by their numbers, `stopped` what ended the whole sweep.
+        `errors` are what the launcher says of trials by their numbers. With `again` those without an end are
+        left as they are, for another launch.
         """
         self.refresh()
         for trial in trials:
             now_ = self.record.trials[trial.number]
-            if stopped is not None:
+            if again:
                 continue
             if trial.number in errors and now_.status in (WAITING, RUNNING):
                 status, code, reason = outcome(errors[trial.number])
@@ -119,6 +133,36 @@ class Queue:
             self.refresh()
             unfinished = [number for number, trial in self.record.trials.items() if not trial.ended]
             return [self.record.trials[number] for number in unfinished if self.record.is_taken(number)]
+
+    def has_begun(self, trials: Sequence[Trial]) -> bool:
+        """Whether one of these, as they were when they were taken, has written anything since."""
+        self.refresh()
+        return any(self.record.trials[trial.number] != trial for trial in trials)
+
+    def has_died(self) -> bool:
+        """Whether a trial's process has died, which is to be begun again."""
+        if all(trial.status != RUNNING for trial in self.record.trials.values()):
+            return False
+        others = {trial.number for trial in self.others()}
+        return any(
+            trial.status == RUNNING and trial.number not in others for trial in self.record.trials.values()
+        )
+
+    def left(self) -> int:
+        """How many trials have not ended, and no process has."""
+        others = {trial.number for trial in self.others()}
+        begun = sum(not trial.ended for number, trial in self.record.trials.items() if number not in others)
+        new = set(range(self.total)) - self.record.trials.keys() - self.left_out
+        if self.space.n_points is not None:
+            new = {number for number in new if self._is_due(number)}
+        return begun + len(new)
+
+    def _is_due(self, number: int) -> bool:
+        if self.config.impossible == "skip" and self.config.strategy in ("tpe", "cmaes"):
+            return False  # what it was is not known any more: today it would draw another point
+        point = self.draw(number, self.record.trials)
+        passed_over = self.config.impossible == "skip" and self.obstacle(point) is not None
+        return not passed_over and not is_settled(self.config, point, self.record)
 
     def end(self) -> None:
         """Nothing is left to run: what halving let pause is given up."""

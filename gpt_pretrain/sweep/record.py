@@ -48,6 +48,8 @@ class Trial:
     pid: int | None = None
     started: str = ""
     seconds: float = 0.0
+    begun_at: str = ""  # the checkpoint that its newest process began with
+    deaths: int = 0  # on end, of processes that began there and ended without a word
     steps: int | None = None
     tokens_seen: int | None = None
     train_loss: float | None = None
@@ -70,13 +72,17 @@ def to_trial(plain: Mapping[str, Any], file: Path) -> Trial:
     """A trial from the plain values of `file`. Raises ArtifactError for what no trial holds."""
     known = {entry.name: entry for entry in dataclasses.fields(Trial)}
     values = {key: value for key, value in plain.items() if key in known}
-    texts = [values.get(key, "") for key in ("status", "reason", "folder", "version", "host", "started")]
+    texts = [
+        values.get(key, "")
+        for key in ("status", "reason", "folder", "version", "host", "started", "begun_at")
+    ]
     numbers: tuple[str, ...] = ("exit_code", "seed", "pid", "seconds", "steps", "tokens_seen", "until")
     numbers += ("train_loss", "val_loss", "best_val_loss", "objective")
     point, words, metrics = values.get("point"), values.get("words", []), values.get("metrics", {})
     reached = values.get("reached", [])
     sound = (
-        isinstance(values.get("number"), int)
+        all(isinstance(values.get(key, 0), int) for key in ("number", "deaths"))
+        and "number" in values
         and all(isinstance(text, str) for text in texts)
         and values.get("status") in {WAITING, RUNNING, PAUSED, INTERRUPTED, *ENDED}
         and all(isinstance(values.get(key), _NUMBERS) for key in numbers)

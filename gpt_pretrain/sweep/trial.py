@@ -39,6 +39,7 @@ from gpt_pretrain.sweep.record import (
     now,
 )
 from gpt_pretrain.sweep.strategies import median_gives_up, rungs
+from gpt_pretrain.training.columns import Words
 from gpt_pretrain.training.plan import Plan
 
 log = logging.getLogger(__name__)
@@ -57,6 +58,11 @@ def own_record() -> TrialFile | None:
     return TrialFile(Path(file)) if file and not rank() else None
 
 
+def is_recorded_trial() -> bool:
+    """Whether this process runs a trial at this moment on behalf of a sweep that reads its record."""
+    return bool(os.environ.get(RECORD)) and HydraConfig.initialized() and is_sweep()
+
+
 @contextmanager
 def recorded(run: Path) -> Iterator[None]:
     """Write into the trial's record that the body runs, and how it ended. Nothing where this is no trial."""
@@ -66,7 +72,10 @@ def recorded(run: Path) -> Iterator[None]:
         return
     sweep = file.file.parent.parent
     folder = str(run.relative_to(sweep)) if run.is_relative_to(sweep) else ""
-    before = file.update(
+    before, begins_at = file.read(), next((path.name for path in find_checkpoints(run)), "")
+    is_child = (before.host, before.pid) == (socket.gethostname(), os.getppid())  # of `run_alone`
+    died_there = before.status == RUNNING and before.begun_at == begins_at
+    file.update(
         status=RUNNING,
         reason="",
         exit_code=None,
@@ -74,6 +83,8 @@ def recorded(run: Path) -> Iterator[None]:
         host=socket.gethostname(),
         pid=os.getpid(),
         started=now(),
+        begun_at=begins_at,
+        deaths=before.deaths if is_child else before.deaths + 1 if died_there else 0,
     )
     began = perf_counter()
     try:
@@ -158,11 +169,13 @@ def judge(config: SweepConfig, plan: Plan) -> Callable[[int, Mapping[str, float]
     return hear
 
 
-def swept_first(words: Sequence[str]) -> list[str]:
+def swept_first(words: Sequence[str]) -> Words:
     """A command line's words, first those that differ from trial to trial: tables begin with them."""
     file = own_record()
     own = [] if file is None else [f"{key}={text}" for key, text in file.read().point.items()]
-    return [*own, *(entry for entry in words if entry not in own)]
+    ordered = Words([*own, *(entry for entry in words if entry not in own)])
+    ordered.n_swept = len(own)
+    return ordered
 
 
 def run_alone(run: Path) -> float | None:

@@ -21,6 +21,7 @@ from gpt_pretrain.terminal.text import show
 
 PARENT = "GPT_PRETRAIN_SWEEP_PARENT"  # the process that a worker ends with
 LOOKS = 0.5  # seconds from look to look
+MOST_DEATHS = 20  # of workers, after which no other one takes their place
 
 
 def run_workers(hydra: Any, folder: Path, jobs: int, look: Callable[[], None]) -> None:
@@ -28,10 +29,15 @@ def run_workers(hydra: Any, folder: Path, jobs: int, look: Callable[[], None]) -
     (folder / "workers").mkdir(exist_ok=True)
     show(f"        {jobs} workers, {_threads(jobs)} threads each; what they say is in {folder / 'workers'}")
     workers = [_start(hydra, folder, jobs, index) for index in range(jobs)]
+    deaths = 0
     with _passing_on_signals(workers) as received:
         while any(worker.poll() is None for worker in workers):
             time.sleep(LOOKS)
             look()
+            for index, worker in enumerate(workers):
+                if (worker.poll() or 0) < 0 and not received and deaths < MOST_DEATHS:
+                    deaths += 1  # by a signal that nobody passed on: as when memory runs out
+                    workers[index] = _start(hydra, folder, jobs, index)
     look()
     if received:
         raise StoppedError(received[0], "the sweep was stopped: the same command goes on with it")

@@ -1,8 +1,12 @@
 """Where log messages go: onto the terminal and into a run's log, neither of which can end a run."""
 
 import logging
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from gpt_pretrain.errors import UserFacingError
 from gpt_pretrain.terminal.streams import lost
 from gpt_pretrain.terminal.text import printable
 from gpt_pretrain.terminal.watching import tell, watching
@@ -34,6 +38,20 @@ def one_line(ratio: int | None = None) -> "Column":
     from rich.table import Column
 
     return Column(no_wrap=True, overflow="crop", ratio=ratio)
+
+
+@contextmanager
+def failure_logged() -> Iterator[None]:
+    """Write what ends the body into the run's log alone: the terminal gets it otherwise."""
+    try:
+        yield
+    except Exception as error:
+        text = f"error: {error}" if isinstance(error, UserFacingError) else traceback.format_exc()
+        record = logging.LogRecord("gpt_pretrain", logging.ERROR, __file__, 0, text, None, None)
+        for handler in logging.getLogger().handlers:
+            if isinstance(handler, LogFile):
+                handler.handle(record)
+        raise
 
 
 class LogFile(logging.FileHandler):

@@ -1,16 +1,23 @@
-"""The settings that tell runs apart in a table: the typed ones first, then those that are not as always."""
+"""The settings that tell runs apart in a table: swept and typed ones first, then what is not as always."""
 
 from collections.abc import Sequence
 from typing import Any
 
 from gpt_pretrain.config import TrainConfig, sections, to_plain
 
-TYPED = "(typed)"  # Python and TensorBoard sort it before every setting
+# Python and TensorBoard sort these before every setting.
+SWEPT, TYPED = "(swept)", "(typed)"
 # What every run shows, so that a table of several has no gaps where people look first.
 ALWAYS = (
     *("model.n_layers", "model.emb_dim", "model.context_length", "data.source", "data.batch_size"),
     *("tokenizer.name", "optimizer.name", "optimizer.lr", "schedule.name", "seed"),
 )
+
+
+class Words(tuple[str, ...]):
+    """A command line's words. The first `n_swept` of them differ from trial to trial of a sweep."""
+
+    n_swept = 0
 
 
 def columns(config: TrainConfig, words: Sequence[str]) -> dict[str, Any]:
@@ -29,11 +36,15 @@ def columns(config: TrainConfig, words: Sequence[str]) -> dict[str, Any]:
             shown |= {
                 f"{section}.{key}" for key, value in to_plain(own).items() if value != usual.get(key, value)
             }
-    values = {TYPED: " ".join(words), **flat(to_plain(config))}
+    settings = flat(to_plain(config))
+    values = {TYPED: " ".join(words), **settings}
+    if isinstance(words, Words):
+        for key, _, text in (word.partition("=") for word in words[: words.n_swept]):
+            values[f"{SWEPT} {key}"] = settings.get(key, text)
     return {
         key: value if isinstance(value, bool | int | float | str) else str(value)
         for key, value in values.items()
-        if value is not None and (key == TYPED or key in shown)
+        if value is not None and (key.startswith((SWEPT, TYPED)) or key in shown)
     }
 
 

@@ -3,7 +3,14 @@
 import math
 from functools import singledispatch
 
-from gpt_pretrain.config import ConstantConfig, CosineConfig, LinearConfig, ScheduleConfig, WSDConfig
+from gpt_pretrain.config import (
+    ConstantConfig,
+    CosineConfig,
+    LinearConfig,
+    RisingConfig,
+    ScheduleConfig,
+    WSDConfig,
+)
 
 
 def warmup_steps(config: ScheduleConfig, total_steps: int) -> int:
@@ -31,7 +38,7 @@ def learning_rate(step: int, *, config: ScheduleConfig, peak: float, total_steps
 
 @singledispatch
 def _decayed(config: ScheduleConfig, progress: float, peak: float, floor: float) -> float:
-    """The rate after the warm-up, at a share of the rest of the run: `peak` at 0."""
+    """The rate after the warm-up, at a share of the rest of the run."""
     raise AssertionError(f"no schedule for {type(config).__name__}")
 
 
@@ -48,6 +55,12 @@ def _(config: CosineConfig, progress: float, peak: float, floor: float) -> float
 @_decayed.register
 def _(config: LinearConfig, progress: float, peak: float, floor: float) -> float:
     return peak + (floor - peak) * progress
+
+
+@_decayed.register
+def _(config: RisingConfig, progress: float, peak: float, floor: float) -> float:
+    low = peak / 1e5 if config.initial_lr is None else config.initial_lr
+    return float(low * (peak / low) ** progress)
 
 
 @_decayed.register

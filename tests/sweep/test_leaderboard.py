@@ -68,6 +68,9 @@ def test_pictures_are_drawn_of_whatever_was_swept(tmp_path):
         trial(n, 3.0 - 0.1 * n, **{"lr": repr(10.0**-n), "text": "$x_" * n, "group": "ab"[n % 2]})
         for n in range(5)
     ]
+    for one in trials:
+        one.metrics = {"val/loss": [[1, 5.0], [2 + one.number, one.objective]]}
     draw([*trials, trial(9, None, lr="1", text="", group="a")], ["lr", "text", "group"], tmp_path)
-    assert {path.name for path in tmp_path.iterdir()} == {"loss_over_values.png", "parallel.png"}
+    names = {"curves.png", "loss_over_values.png", "parallel.png"}
+    assert {path.name for path in tmp_path.iterdir()} == names
     assert all(min(Image.open(file).size) > 300 for file in tmp_path.iterdir())

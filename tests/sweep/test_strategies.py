@@ -6,7 +6,7 @@ import pytest
 
 from gpt_pretrain.config import SweepConfig
 from gpt_pretrain.errors import InputError
-from gpt_pretrain.sweep.record import DIVERGED, FINISHED, PAUSED, Trial
+from gpt_pretrain.sweep.record import DIVERGED, FINISHED, PAUSED, RUNNING, Trial
 from gpt_pretrain.sweep.space import read_space
 from gpt_pretrain.sweep.strategies import build_draw, median_gives_up, n_trials, promoted, rungs
 
@@ -57,6 +57,26 @@ def test_a_search_that_goes_on_draws_what_it_would_have_drawn(strategy):
     whole = searched(words, config, value)
     broken = searched(words, config, value, stop_at=6)
     assert searched(words, config, value, trials=dict(broken)) == whole
+
+
+@pytest.mark.parametrize("strategy", ["random", "tpe", "cmaes"])
+def test_workers_that_begin_together_draw_other_points(strategy):
+    pytest.importorskip("optuna")
+    pytest.importorskip("cmaes")
+    draw = build_draw(space("a=interval(0,1)", "b=interval(0,1)"), SweepConfig(strategy=strategy))
+    trials: dict[int, Trial] = {}
+    for number in range(6):  # none of them has measured anything yet
+        trials[number] = Trial(number=number, point=draw(number, trials), status=RUNNING)
+    assert len({tuple(trial.point.values()) for trial in trials.values()}) == 6
+
+
+def test_null_and_truth_are_values_like_others():
+    pytest.importorskip("optuna")
+    words = ["data.max_files=null,3", "trainer.eval_train=true,false"]
+    config = SweepConfig(strategy="tpe", trials=12)
+    trials = searched(words, config, lambda point: float(point["data.max_files"] == "null"))
+    assert {trial.point["data.max_files"] for trial in trials.values()} == {"null", "3"}
+    assert {trial.point["trainer.eval_train"].lower() for trial in trials.values()} == {"true", "false"}
 
 
 def test_tpe_also_chooses_from_lists_and_whole_numbers():

@@ -11,6 +11,7 @@ from hydra.core.plugins import Plugins
 from gpt_pretrain.errors import StoppedError
 from gpt_pretrain.training import train as training
 from tests.conftest import QUICK
+from tests.training.test_tensorboard import hparams
 
 pytestmark = pytest.mark.trains
 
@@ -60,6 +61,8 @@ def test_whatever_fails_is_recorded_with_its_cause_and_the_rest_runs(typed, tmp_
     assert found["0.5", "2"]["reason"] == "RuntimeError: a bug"
     assert "lower optimizer.lr" in found["1e+308", "2"]["reason"]
     assert "not divisible by model.n_heads=3" in found["0.001", "3"]["reason"]
+    for lr, cause in {"0.5": "RuntimeError: a bug", "1e+308": "lower optimizer.lr"}.items():
+        assert cause in (tmp_path / "sweep" / found[lr, "2"]["folder"] / "train.log").read_text()
     assert {key for key, row in found.items() if row["objective"] is not None} == {("0.001", "2")}
     assert found["1e+308", "2"]["val_loss"] is None  # that of before step 1 is no result
     good = found["0.001", "2"]
@@ -89,6 +92,18 @@ def test_the_leaderboard_is_sorted_and_each_trial_has_its_own_numbers(typed, tmp
     assert [row["optimizer.lr"] for row in rows] == ["0.01", "0.001", "1e-05"]
     lines = (tmp_path / "sweep" / "leaderboard.md").read_text().splitlines()
     assert [line.split(" | ")[2] for line in lines[2:5]] == ["0.01", "0.001", "1e-05"]
+
+
+def test_tables_of_runs_begin_with_what_is_swept(typed, tmp_path):
+    settings = [word for word in SETTINGS if word not in ("logger=csv", "model=tiny")]
+    swept = ["optimizer.lr=1e-3,3e-3", "model=tiny,mini", "trainer.max_steps=1"]
+    assert typed("train", "-m", *settings, *swept, NAMED)[0] == 0
+    for trial in records(tmp_path / "sweep"):
+        row = dict(hparams(tmp_path / "sweep" / trial["folder"], "start").hparams)
+        first = sorted(row)[:2]  # TensorBoard's table has them by name
+        assert first == ["(swept) model", "(swept) optimizer.lr"]  # before "(typed)"
+        assert row[first[0]].string_value == trial["point"]["model"]
+        assert row[first[1]].number_value == float(trial["point"]["optimizer.lr"])
 
 
 def test_the_best_settings_run_again_as_an_experiment(typed, tmp_path, capsys):

@@ -3,7 +3,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gpt_pretrain.cli.compose import compose
-from gpt_pretrain.config import ConstantConfig, CosineConfig, LinearConfig, TrainConfig, WSDConfig
+from gpt_pretrain.config import (
+    ConstantConfig,
+    CosineConfig,
+    LinearConfig,
+    RisingConfig,
+    TrainConfig,
+    WSDConfig,
+)
 from gpt_pretrain.training.schedule import learning_rate, warmup_steps
 
 APPENDIX_D = CosineConfig(warmup_share=0.2, initial_lr=1e-4, min_lr=1e-5)
@@ -47,6 +54,12 @@ def test_wsd_stays_at_the_peak_until_its_decay():
     config = WSDConfig(decay_share=0.5, min_lr=0.0)
     values = [learning_rate(step, config=config, peak=1.0, total_steps=8) for step in range(8)]
     assert values == pytest.approx([1, 1, 1, 1, 1, 0.75, 0.5, 0.25])
+
+
+def test_a_rising_rate_grows_by_the_same_factor_at_each_step():
+    config = RisingConfig(initial_lr=1e-4)
+    values = [learning_rate(step, config=config, peak=1.0, total_steps=8) for step in range(8)]
+    assert values == pytest.approx([1e-4 * 10 ** (step / 2) for step in range(8)])
 
 
 def test_an_unset_start_climbs_evenly_from_nothing():
