@@ -47,7 +47,7 @@ NOT_OURS = ("python3 -m venv ", "pip ", "source ", "tensorboard ", "torchrun ", 
 # What takes minutes, downloads or serves is run by other tests: of the chapter, weights, benchmarks, pages.
 ELSEWHERE = (
     *("experiment=", "weights=gpt2", "gpt_pretrain.benchmark", "tests/weights/", "trainer.devices="),
-    *("gpt_pretrain.playground", "-sc install="),
+    *("gpt_pretrain.playground", "-sc install=", "tests.scoreboard"),
 )
 SHORT = [*QUICK, "trainer.eval_batches=1", "logger=csv"]
 PROGRAMS = {
@@ -128,6 +128,8 @@ def _compose(command: str) -> None:
 def test_a_command_composes(command):
     if command.startswith("python tests/"):
         assert (ROOT / _words(command)[1]).is_file()
+    elif command.startswith("python -m tests."):
+        assert (ROOT / _words(command)[2].replace(".", "/") / "__main__.py").is_file()
     else:
         _compose(command)
 

@@ -62,44 +62,43 @@ def lost(profile: Profile) -> Iterator[Case]:
     """One of two ranks is killed or stopped: the other ends, with 5, and what was saved is there."""
     chance = profile.random("lost")
     for number in range(profile.of(4, 20)):
-        folder, victim = fresh(profile.folder / "lost"), number % 2
-        kind = signal.SIGSTOP if number % 4 >= 2 else signal.SIGKILL
-        endless = ["trainer.max_steps=100000", "trainer.silence_timeout=5", "hydra.run.dir=run"]
-        process = _popen(folder, [sys.executable, str(ROOT / "train.py"), *WHOLE, *TWO, *endless])
-        while not _newest(folder) and process.poll() is None:
-            time.sleep(0.1)
-        time.sleep(chance.uniform(0, 2))
-        children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
-        os.kill(int(children[0]) if victim else process.pid, kind)
-        name = f"rank {victim}: {kind.name}"
-        if not victim and kind == signal.SIGSTOP and not any(_lives(pid) for pid in children):
-            process.kill()  # nobody else will end it
-        try:
-            process.wait(timeout=60)
-        except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
-            yield Case(name, False, "the other one waits on")
-            continue
-        said = (folder / "said").read_text()
-        stopped = {children[0]} if victim and kind == signal.SIGSTOP else set()
-        left = [pid for pid in children if pid not in stopped and _lives(pid)]
-        fine = (process.returncode == 5 and "Traceback" not in said) if victim else not left
-        yield Case(name, fine and _newest(folder) > 0, f"{process.returncode}, left {left}: {said[-300:]}")
-        for pid in {*left, *stopped}:
-            with suppress(ProcessLookupError):
-                os.kill(int(pid), signal.SIGKILL)
+        victim, kind = number % 2, signal.SIGSTOP if number % 4 >= 2 else signal.SIGKILL
+        yield _lost(fresh(profile.folder / "lost"), victim, kind, chance.uniform(0, 2), patience=5)
 
 
 def nothing_lost(profile: Profile) -> Iterator[Case]:
-    """No launcher watches, nothing is closed: a rank that waits for a pipe nobody writes to waits on."""
-    reader, writer = os.pipe()
-    waiting = subprocess.Popen([sys.executable, "-c", f"import os; os.read({reader}, 1)"], pass_fds=[reader])
-    time.sleep(2)
-    yield Case("nobody tells", waiting.poll() is not None, "it waits on")
-    waiting.kill()
-    waiting.wait()
-    os.close(reader)
-    os.close(writer)
+    """Nobody minds that a rank is silent."""
+    yield _lost(fresh(profile.folder / "lost"), 1, signal.SIGSTOP, 0, patience=10**6, limit=20)
+
+
+def _lost(
+    folder: Path, victim: int, kind: signal.Signals, after: float, *, patience: int, limit: int = 60
+) -> Case:
+    endless = ["trainer.max_steps=100000", f"trainer.silence_timeout={patience}", "hydra.run.dir=run"]
+    process = _popen(folder, [sys.executable, str(ROOT / "train.py"), *WHOLE, *TWO, *endless])
+    while not _newest(folder) and process.poll() is None:
+        time.sleep(0.1)
+    time.sleep(after)
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    os.kill(int(children[0]) if victim else process.pid, kind)
+    name, stopped = (
+        f"rank {victim}: {kind.name}",
+        {children[0]} if victim and kind == signal.SIGSTOP else set(),
+    )
+    try:
+        if not victim and kind == signal.SIGSTOP and not any(_lives(pid) for pid in children):
+            process.kill()  # nobody else will end it
+        process.wait(timeout=limit)
+        said, left = (folder / "said").read_text(), [pid for pid in {*children} - stopped if _lives(pid)]
+        fine = (process.returncode == 5 and "Traceback" not in said) if victim else not left
+        return Case(name, fine and _newest(folder) > 0, f"{process.returncode}, left {left}: {said[-300:]}")
+    except subprocess.TimeoutExpired:
+        return Case(name, False, "the other one waits on")
+    finally:
+        for pid in (process.pid, *map(int, children)):
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        process.wait()
 
 
 def _lives(pid: str) -> bool:
