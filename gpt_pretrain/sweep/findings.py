@@ -32,7 +32,7 @@ def _conclude_rates(record: SweepRecord) -> list[str]:
         if test.suggested is None:
             lines.append(f"no rate: the loss falls nowhere{beside}")
         else:
-            lines.append(f"suggested  optimizer.lr={test.suggested:.2g}{beside}")
+            lines.append(f"suggested  optimizer.lr={test.suggested:.2g}, lowest at {test.lowest:.2g}{beside}")
         if trial.status == DIVERGED:
             lines.append("           the run has diverged: it was meant to, the rate rose until it did")
     _write(record, "lr_range.csv", table)

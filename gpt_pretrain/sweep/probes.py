@@ -67,6 +67,11 @@ class RangeTest:
     smoothed: list[float]
 
     @property
+    def lowest(self) -> float | None:
+        """Where the smoothed loss is lowest."""
+        return self.rates[self.smoothed.index(min(self.smoothed))] if self.smoothed else None
+
+    @property
     def suggested(self) -> float | None:
         """Where the smoothed loss falls fastest over the rate's logarithm; None where it does not fall."""
         lowest = self.smoothed.index(min(self.smoothed)) if self.smoothed else 0

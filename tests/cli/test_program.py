@@ -205,6 +205,7 @@ def test_only_the_first_rank_says_that_a_signal_stopped_the_run(monkeypatch, cap
     second = Process(rank=1, world_size=2)
     monkeypatch.setattr(program, "rank", lambda: second.rank)
     monkeypatch.setattr(program, "process", lambda: second)
+    monkeypatch.setattr(program, "is_launched", lambda: True)
     program._report(StoppedError(15, "go on with resume=."))
     program._report(InputError("what every rank has found"), told=True)
     assert capsys.readouterr().err == ""

@@ -28,6 +28,7 @@ def test_the_rate_is_suggested_at_which_the_loss_falls_fastest(at):
         [{"step": i, "lr": rate, "train/loss": falling(rate, at)} for i, rate in enumerate(RATES)]
     )
     assert test.suggested == pytest.approx(at, rel=0.1)
+    assert 0.3 < test.lowest < 0.5  # as far before the leap as a mean reaches
     assert max(test.rates) < 0.55  # what follows the leap is left out
 
 
