@@ -156,7 +156,7 @@ def _type(words: list[str]) -> None:
     program, arguments = _program(["python", *words])
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "argv", [words[0], *arguments])
-        patch.setattr(sys, "stdin", io.StringIO("The\n/seed 1\nThe\n"))
+        patch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"The\n/seed 1\nThe\n")))
         code: int | str | None = 0
         try:
             program()

@@ -5,6 +5,7 @@ import logging
 import os
 import shlex
 import signal
+import textwrap
 from collections.abc import Iterable, Sequence
 from contextlib import nullcontext
 from pathlib import Path
@@ -40,6 +41,7 @@ Summary = dict[str, Any]
 PAGE = "report.html"
 LARGEST_PICTURE = 16 << 20  # bytes
 WIDEST, CURVE_LINES = 80, 9  # of the curve at the end
+INDENT = 8  # columns: what is said at the end has a word before it
 # The numbers of the HParams table.
 FINALS = ("best_val_loss", "val_loss", "val_perplexity", "tokens_per_sec", "seconds")
 
@@ -228,14 +230,17 @@ def _say(
         name: [(row["step"], row[key]) for row in rows if key in row]
         for name, key in (("training", "train/loss"), ("validation", "val/loss"))
     }
-    for line in draw(curves, width=min(get_console().width, WIDEST), height=CURVE_LINES, x_label="steps"):
+    width = min(get_console().width, WIDEST)
+    for line in draw(curves, width=width, height=CURVE_LINES, x_label="steps"):
         log.info("%s", line)
     for word, sample in zip(("before", "after"), samples, strict=True):
         if sample:
-            log.info("%-6s  %s", word, " ".join(sample.split()))
+            _say_wrapped(f"{word:<{INDENT}}", sample, width)
     log.info("")
     names = {path.name.partition("tfevents.")[0] for path in run.iterdir() if path.name[0] != "."}
-    log.info("in %s: %s", short(run), ", ".join(sorted(names)).replace("events.out.", "events.out..."))
+    _say_wrapped(
+        f"in {short(run)}: ", ", ".join(sorted(names)).replace("events.out.", "events.out..."), width
+    )
     if find_checkpoints(run):
         log.info("next    python generate.py %s", typed("checkpoint", short(run)))
         log.info(
@@ -244,6 +249,20 @@ def _say(
         )
     if config.logger.tensorboard:
         log.info("watch   tensorboard --logdir %s", shlex.quote(_above(run)))
+
+
+def _say_wrapped(head: str, text: str, width: int) -> None:
+    """A paragraph as wide as the curve, indented below its first line, which begins with `head`."""
+    lines = textwrap.wrap(
+        " ".join(text.split()),
+        width,
+        initial_indent=head,
+        subsequent_indent=INDENT * " ",
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
+    for line in lines:
+        log.info("%s", line)
 
 
 def _to_go_on(config: TrainConfig, plan: Plan, summary: Summary) -> list[str]:
