@@ -1,6 +1,7 @@
-"""The exact numbers of chapter 5: any CPU must give them. Source: the book, sections 5.1 to 5.3."""
+"""The exact numbers of chapter 5 and appendix D: any CPU must give them. Source: the book."""
 
 import csv
+from pathlib import Path
 
 import pytest
 import torch
@@ -25,6 +26,8 @@ TABLE = """
 60 1.882 6.233   65 1.320 6.238   70 0.985 6.242   75 0.717 6.293   80 0.541 6.393   85 0.391 6.452
 """
 SPIKE = (22, "16.268")  # step, counted from 0, and its training loss
+# What the book shows of appendix D's log, less its last row: step 130, 0.041 and 6.915, is 0.035 and 6.936 here.
+APPENDIX_D = "0 10.934 10.939  5 9.151 9.461  10 7.949 8.184  15 6.362 6.876"
 
 
 @pytest.fixture(scope="module")
@@ -96,20 +99,35 @@ def test_the_books_sentences_have_the_books_ids():
     ]
 
 
+def printed(run: Path, *words: str) -> tuple[list[tuple[str, ...]], dict[int, dict[str, str]]]:
+    """The rows that the book prints, step, training and validation loss, and all rows as it counts them."""
+    config = compose("train", TrainConfig, [*words, "logger=csv"])
+    train(config, preflight(config, run), run)
+    with (run / "metrics.csv").open() as stream:
+        rows = {int(row["step"]) - 1: row for row in csv.DictReader(stream)}
+    return [
+        (str(step), *(f"{float(row[key]):.3f}" for key in ("train/eval_loss", "val/loss")))
+        for step, row in rows.items()
+        if step >= 0 and step % 5 == 0 and row["val/loss"]
+    ], rows
+
+
+def as_rows(table: str) -> list[tuple[str, ...]]:
+    words = table.split()
+    return list(zip(words[::3], words[1::3], words[2::3], strict=True))
+
+
 @pytest.mark.slow
 @pytest.mark.whole_chapter
 def test_the_experiment_prints_the_books_table_digit_for_digit(tmp_path, story):
-    words = ["experiment=chapter5", f"data.path={story}", "logger=csv"]
-    config = compose("train", TrainConfig, words)
-    train(config, preflight(config, tmp_path), tmp_path)
-    with (tmp_path / "metrics.csv").open() as stream:
-        rows = {int(row["step"]) - 1: row for row in csv.DictReader(stream)}  # as the book counts
-    measured = {step: row for step, row in rows.items() if step >= 0 and step % 5 == 0 and row["val/loss"]}
-    table = [
-        (str(step), *(f"{float(row[key]):.3f}" for key in ("train/eval_loss", "val/loss")))
-        for step, row in measured.items()
-    ]
-    words = TABLE.split()
-    assert table == list(zip(words[::3], words[1::3], words[2::3], strict=True))
+    table, rows = printed(tmp_path, "experiment=chapter5", f"data.path={story}")
+    assert table == as_rows(TABLE)
     step, loss = SPIKE
     assert f"{float(rows[step]['train/loss']):.3f}" == loss
+
+
+@pytest.mark.slow
+@pytest.mark.whole_chapter
+def test_appendix_d_prints_what_the_book_shows_of_its_log(tmp_path, story):
+    table, _ = printed(tmp_path, "experiment=appendix_d", f"data.path={story}")
+    assert table[:4] == as_rows(APPENDIX_D)

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 PRODUCTS = {"aten::mm", "aten::addmm", "aten::mkldnn_linear"}  # of activations and weights, not attention's
 
 
-AS_TORCH = {"attention": "sdpa", "dropout": "torch", "loss": "torch"}  # nothing of our own
+AS_TORCH = {"attention": "sdpa", "dropout_kernel": "torch", "loss": "torch"}  # nothing of our own
 LONGEST_TURN = 20  # seconds: large models take fewer steps
 
 

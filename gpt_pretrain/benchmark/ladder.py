@@ -33,7 +33,7 @@ def rungs(precision: str) -> list[Engine]:
 
     then("freed memory is kept", keeps_memory=True)
     then("AdamW in one kernel", fused=True)
-    then("dropout from random bits", ways=ways(dropout="bits"))
+    then("dropout from random bits", ways=ways(dropout_kernel="bits"))
     then("no dropout", drop_rate=0.0)
     then("attention by torch's function", ways=ways(attention="sdpa"))
     if precision.startswith("bf16"):

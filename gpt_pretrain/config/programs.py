@@ -61,10 +61,10 @@ class TrainConfig:
                 f"data.order=book needs the book's draws, and trainer.draws={self.trainer.draws}: "
                 "set trainer.draws=book, or data.order=seed"
             )
-        if self.trainer.dropout == "bits" and self.trainer.draws == "book":
+        if self.trainer.dropout_kernel == "bits" and self.trainer.draws == "book":
             raise InputError(
-                "trainer.dropout=bits draws other numbers than the book's trainer.draws=book: "
-                "set trainer.dropout=auto, or trainer.draws=step"
+                "trainer.dropout_kernel=bits draws other numbers than the book's trainer.draws=book: "
+                "set trainer.dropout_kernel=auto, or trainer.draws=step"
             )
         if self.trainer.sample_prompt == "":
             raise InputError("trainer.sample_prompt is empty: give the text that samples begin with")

@@ -22,7 +22,7 @@ class TrainerConfig:
     precision: str = one_of("auto", "32-true", "bf16-mixed", "bf16-true", "16-mixed")  # of arithmetic
     compile: bool = False  # torch.compile, block by block
     attention: str = one_of("auto", "sdpa", "products")  # in training: torch's function, or matrix products
-    dropout: str = one_of("auto", "torch", "bits")  # its draws: bits are other ones, faster on a CPU
+    dropout_kernel: str = one_of("auto", "torch", "bits")  # bits: other draws than torch's, faster on a CPU
     loss: str = one_of("auto", "torch", "in_place")  # in_place: its gradient is written over the logits
     max_epochs: float | None = number(None, "no such limit", above=0)  # passes over the text
     max_steps: int | None = number(None, "no such limit", at_least=1)  # optimizer steps
@@ -30,6 +30,7 @@ class TrainerConfig:
     global_batch_tokens: int | None = number(None, "no accumulation", at_least=1)  # tokens a step
     draws: str = one_of("step", "book")  # of dropout: a seed a step; book: one generator that runs on
     grad_clip: float | None = number(1.0, "no clipping", above=0)  # largest gradient norm
+    grad_clip_from: int = number(0, at_least=0)  # the first optimizer step (of 0, 1, ...) that is clipped
     # On a loss or gradient that is no number, found before the optimizer moves: end the run, leave the step's
     # batch out, or go back to the newest checkpoint and past the batches since.
     on_divergence: str = one_of("stop", "skip", "rollback")

@@ -43,12 +43,14 @@ class GPTModule(L.LightningModule):
         draws: Draws,
         grad_clip: float | None,
         val_bytes_per_token: float,
+        grad_clip_from: int = 0,
         divergence: Divergence | None = None,
     ) -> None:
         super().__init__()
         self.model = model
         self.optimizer_config, self.schedule_config = optimizer, schedule
-        self.plan, self.draws, self.grad_clip = plan, draws, grad_clip
+        self.plan, self.draws = plan, draws
+        self.grad_clip, self.grad_clip_from = grad_clip, grad_clip_from
         self.val_bytes_per_token = val_bytes_per_token
         self.measured_elsewhere = False  # Metrics says so; under a trainer of the user's own nobody does
         self.divergence = divergence or Divergence("stop", 1, None)
@@ -182,7 +184,8 @@ class GPTModule(L.LightningModule):
             precision.scaler.unscale_(optimizer)
         if self.gradients_ready is not None:
             self.gradients_ready(self)
-        limit = math.inf if self.grad_clip is None else self.grad_clip
+        is_clipped = self.grad_clip is not None and self.trainer.global_step >= self.grad_clip_from
+        limit = self.grad_clip if is_clipped else math.inf
         norm = whole(torch.nn.utils.clip_grad_norm_(self.model.parameters(), limit))
         scaled = isinstance(precision, MixedPrecision) and precision.scaler is not None
         self._check_step(optimizer, norm, trusted=scaled)  # float16's scaling looks after gradients itself

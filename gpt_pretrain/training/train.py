@@ -212,6 +212,7 @@ def build_module(config: TrainConfig, prepared: Prepared, divergence: Divergence
         plan=prepared.plan,
         draws=draws,
         grad_clip=config.trainer.grad_clip,
+        grad_clip_from=config.trainer.grad_clip_from,
         val_bytes_per_token=prepared.corpus.val_bytes_per_token,
         divergence=divergence or build_divergence(config.trainer),
     )

@@ -14,7 +14,7 @@ class Ways:
     """The settings of the same names, `auto` answered."""
 
     attention: str  # sdpa, torch's function, or products
-    dropout: str  # torch or bits
+    dropout_kernel: str  # torch or bits
     loss: str  # torch or in_place
 
     def __str__(self) -> str:
@@ -22,7 +22,7 @@ class Ways:
         dropout = {"torch": "by torch", "bits": "from random bits"}
         loss = {"torch": "torch's", "in_place": "written over its logits"}
         return (
-            f"attention by {attention[self.attention]}, dropout {dropout[self.dropout]}, "
+            f"attention by {attention[self.attention]}, dropout {dropout[self.dropout_kernel]}, "
             f"loss {loss[self.loss]}"
         )
 
@@ -35,7 +35,7 @@ def find_ways(trainer: TrainerConfig, machine: Machine, model: ModelConfig) -> W
     fast = machine.accelerator == "cpu" and trainer.draws != "book"
     found = {
         "attention": "products" if fast and model.drop_rate else "sdpa",
-        "dropout": "bits" if fast else "torch",
+        "dropout_kernel": "bits" if fast else "torch",
         "loss": "in_place" if fast else "torch",
     }
     given = {key: getattr(trainer, key) for key in found}
@@ -53,4 +53,4 @@ def _take(ways: Ways, module: nn.Module) -> None:
     if isinstance(module, CausalSelfAttention):
         module.by_products = ways.attention == "products"
     elif isinstance(module, Dropout):
-        module.from_bits = ways.dropout == "bits"
+        module.from_bits = ways.dropout_kernel == "bits"

@@ -26,7 +26,7 @@ def test_a_rung_changes_one_thing_and_the_last_loop_is_the_programs(precision):
     loop = [engine for engine in found if engine.kind == "loop"][-1]
     assert (loop.fused, loop.keeps_memory, loop.autocast) == (True, True, precision != "32-true")
     # What auto comes to on a CPU without dropout.
-    assert loop.ways == {"attention": "sdpa", "dropout": "bits", "loss": "in_place"}
+    assert loop.ways == {"attention": "sdpa", "dropout_kernel": "bits", "loss": "in_place"}
 
 
 @pytest.mark.slow

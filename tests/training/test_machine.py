@@ -15,9 +15,9 @@ GPT2 = ModelConfig(vocab_size=50257, context_length=1024, emb_dim=768, n_heads=1
 def test_weights_gradients_and_moments_have_to_fit_into_memory(monkeypatch, optimizer, copies):
     n_params = 124_318_464  # GPT-2's, but for biases and norms
     least = copies * 4 * n_params + 2 * 1024 * 50257
-    monkeypatch.setattr(module, "_memory", lambda machine: least)
+    monkeypatch.setattr(module, "memory_bytes", lambda machine: least)
     check_memory(CPU, GPT2, optimizer, 1)
-    monkeypatch.setattr(module, "_memory", lambda machine: least - 1)
+    monkeypatch.setattr(module, "memory_bytes", lambda machine: least - 1)
     with pytest.raises(InputError, match=r"124,318,464 parameters and data\.batch_size=1 need \d\.\d GiB"):
         check_memory(CPU, GPT2, optimizer, 1)
 

@@ -28,7 +28,7 @@ PLAN = Plan(
 )
 
 
-def gradients_of_one_step(optimizer, plugins) -> tuple[float, list[torch.Tensor]]:
+def gradients_of_one_step(optimizer, plugins, clip_from=0) -> tuple[float, list[torch.Tensor]]:
     """The norm that is logged, and what the optimizer was given."""
     torch.manual_seed(0)
     module = GPTModule(
@@ -38,6 +38,7 @@ def gradients_of_one_step(optimizer, plugins) -> tuple[float, list[torch.Tensor]
         plan=PLAN,
         draws=StepDraws(1),
         grad_clip=0.5,
+        grad_clip_from=clip_from,
         val_bytes_per_token=1.0,
     )
     batch = {"inputs": torch.arange(12).view(2, 6), "targets": torch.arange(1, 13).view(2, 6)}
@@ -62,6 +63,14 @@ def test_float16_clips_the_gradient_and_not_its_scaled_up_copy(optimizer):
     assert norm == pytest.approx(expected_norm, rel=1e-2)
     for ours, theirs in zip(gradients, expected, strict=True):
         torch.testing.assert_close(ours, theirs, rtol=0.05, atol=1e-3)
+
+
+def test_steps_before_the_first_that_is_clipped_keep_their_gradient():
+    for clip_from, expected in ((0, 0.5), (1, None)):
+        norm, gradients = gradients_of_one_step(SGDConfig(), [], clip_from)
+        assert norm > 0.5
+        length = torch.stack([gradient.norm() for gradient in gradients]).norm()
+        assert float(length) == pytest.approx(expected or norm, rel=1e-5)
 
 
 def test_every_micro_step_of_every_rank_draws_with_a_seed_of_its_own():

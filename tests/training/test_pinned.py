@@ -49,11 +49,15 @@ PINS = {
     "optimizer=adamw schedule=linear": Pin(
         [5.52757, 5.25996, 5.12825, 5.04513, 5.00245], 2.18220, 4.98150, 18.88016
     ),
+    # Its rate has hardly risen by then.
+    "optimizer=adamw schedule=rising": Pin(
+        [5.52757, 5.53253, 5.53938, 5.51192, 5.44231], 3.61473, 5.33448, 18.85142
+    ),
     # Dropout's draws too, as bits and as torch makes them. tiny has none of its own.
     "optimizer=adamw model.drop_rate=0.1": Pin(
         [5.53288, 5.28019, 5.13292, 5.04772, 5.00965], 2.15410, 4.98681, 18.88018
     ),
-    "optimizer=adamw model.drop_rate=0.1 trainer.dropout=torch trainer.attention=sdpa": Pin(
+    "optimizer=adamw model.drop_rate=0.1 trainer.dropout_kernel=torch trainer.attention=sdpa": Pin(
         [5.52442, 5.28061, 5.13027, 5.04492, 5.01089], 2.15576, 4.98410, 18.87934
     ),
     # Its decay begins after four fifths of the run, so five steps are those of the constant.
@@ -66,6 +70,7 @@ RATES = {
     "constant": [1, 1, 1, 1, 1, 1],
     "cosine": [0.166667, 0.833333, 1, 0.587161, 0.124382, 0.100246],
     "linear": [0.166667, 0.833333, 1, 0.573684, 0.194737, 0.109474],
+    "rising": [0.00001, 0.000015849, 0.000017783, 0.00316228, 0.316228, 0.891251],
     "wsd": [0.166667, 0.833333, 1, 1, 0.573684, 0.147368],
 }
 

@@ -9,7 +9,7 @@ from gpt_pretrain.training.ways import Ways, find_ways, take
 from tests.conftest import QUICK
 
 SHAPE = {"vocab_size": 11, "context_length": 6, "emb_dim": 8, "n_heads": 2, "n_layers": 2}
-TORCHS = Ways(attention="sdpa", dropout="torch", loss="torch")
+TORCHS = Ways(attention="sdpa", dropout_kernel="torch", loss="torch")
 
 
 def machine(accelerator: str) -> Machine:
@@ -24,8 +24,8 @@ def ways(accelerator: str = "cpu", drop_rate: float = 0.0, **settings: str) -> W
 
 
 def test_auto_is_what_was_measured_to_be_faster_and_the_books_run_is_torchs():
-    assert ways() == Ways(attention="sdpa", dropout="bits", loss="in_place")
-    assert ways(drop_rate=0.1) == Ways(attention="products", dropout="bits", loss="in_place")
+    assert ways() == Ways(attention="sdpa", dropout_kernel="bits", loss="in_place")
+    assert ways(drop_rate=0.1) == Ways(attention="products", dropout_kernel="bits", loss="in_place")
     assert ways("gpu", 0.1) == ways("mps", 0.1) == ways("cpu", 0.1, draws="book") == TORCHS
 
 
@@ -34,7 +34,7 @@ def test_auto_is_what_was_measured_to_be_faster_and_the_books_run_is_torchs():
 @pytest.mark.parametrize("dropout", ["torch", "bits"])
 @pytest.mark.parametrize("loss", ["torch", "in_place"])
 def test_a_setting_goes_above_auto_and_reaches_every_layer(accelerator, attention, dropout, loss):
-    given = {"attention": attention, "dropout": dropout, "loss": loss}
+    given = {"attention": attention, "dropout_kernel": dropout, "loss": loss}
     model = GPTModel(ModelConfig(**SHAPE, drop_rate=0.1))
     take(ways(accelerator, 0.1, **given), model)
     assert model.loss_in_place == (loss == "in_place")
@@ -45,6 +45,6 @@ def test_a_setting_goes_above_auto_and_reaches_every_layer(accelerator, attentio
 
 
 def test_bits_and_the_books_draws_are_refused_together(typed, tmp_path):
-    code, said = typed("train", *QUICK, "trainer.draws=book", "trainer.dropout=bits")
-    assert (code, "trainer.dropout=auto" in said, said.count("\n") <= 3) == (2, True, True), said
+    code, said = typed("train", *QUICK, "trainer.draws=book", "trainer.dropout_kernel=bits")
+    assert (code, "trainer.dropout_kernel=auto" in said, said.count("\n") <= 3) == (2, True, True), said
     assert not list(tmp_path.iterdir())

@@ -1,6 +1,6 @@
 """When a checkpoint is written, which ones stay, and how Lightning's state becomes our directory."""
 
-import json
+import copy
 import logging
 import re
 import shutil
@@ -201,7 +201,7 @@ class DirectoryCheckpointIO(CheckpointIO):
         (optimizer,) = checkpoint.pop("optimizer_states")
         tensors, groups = _flatten(optimizer)
         # What is written is the state at this step: of all that training goes on to change, a copy.
-        progress = json.loads(json.dumps(checkpoint | {"param_groups": groups}))
+        progress = copy.deepcopy(checkpoint | {"param_groups": groups})
         if self._beside is not None:
             parameters = {name: value.detach().to("cpu", copy=True) for name, value in parameters.items()}
             tensors = {name: value.cpu() for name, value in tensors.items()}
