@@ -184,8 +184,8 @@ class GPTModule(L.LightningModule):
             precision.scaler.unscale_(optimizer)
         if self.gradients_ready is not None:
             self.gradients_ready(self)
-        is_clipped = self.grad_clip is not None and self.trainer.global_step >= self.grad_clip_from
-        limit = self.grad_clip if is_clipped else math.inf
+        is_due = self.trainer.global_step >= self.grad_clip_from
+        limit = self.grad_clip if self.grad_clip is not None and is_due else math.inf
         norm = whole(torch.nn.utils.clip_grad_norm_(self.model.parameters(), limit))
         scaled = isinstance(precision, MixedPrecision) and precision.scaler is not None
         self._check_step(optimizer, norm, trusted=scaled)  # float16's scaling looks after gradients itself
