@@ -26,7 +26,7 @@ TABLE = """
 60 1.882 6.233   65 1.320 6.238   70 0.985 6.242   75 0.717 6.293   80 0.541 6.393   85 0.391 6.452
 """
 SPIKE = (22, "16.268")  # step, counted from 0, and its training loss
-# What the book shows of appendix D's log but its last row: step 130, 0.041 and 6.915, is 0.035 and 6.936 here.
+# What the book shows of appendix D, less its last row: step 130, 0.041 and 6.915, is 0.035 and 6.936 here.
 APPENDIX_D = "0 10.934 10.939  5 9.151 9.461  10 7.949 8.184  15 6.362 6.876"
 
 
