@@ -59,13 +59,15 @@ def test_two_processes_on_one_sweep_run_each_trial_once(found):
 
 # Imported by every Python: the process that trains trial 1 dies, as by the kernel when memory runs out.
 DEADLY = """
-import os, signal, threading, time
+import json, os, signal, threading, time
 def watch():
     while True:
         time.sleep(0.01)
         file = os.environ.get("GPT_PRETRAIN_TRIAL", "")
-        if file.endswith("00001.json") and '"running"' in open(file).read():
-            os.kill(os.getpid(), signal.SIGKILL)
+        if file.endswith("00001.json"):
+            trial = json.load(open(file))
+            if (trial["status"], trial["pid"]) == ("running", os.getpid()):  # it has begun, in this process
+                os.kill(os.getpid(), signal.SIGKILL)
 threading.Thread(target=watch, daemon=True).start()
 """
 
