@@ -62,28 +62,7 @@ def orthogonal(matrices: Tensor) -> Tensor:
     is_tall = matrices.shape[-2] > matrices.shape[-1]
     x = matrices.mT if is_tall else matrices  # the smaller product: (rows, rows)
     x = x.to(dtype) / x.flatten(1).norm(dim=1)[:, None, None].clamp(min=1e-7).to(dtype)
-    if dtype == torch.float32 and x.shape[2] >= 2 * x.shape[1]:
-        x = _factor(x @ x.mT) @ x
-    else:
-        for _ in range(STEPS):
-            gram = x @ x.mT
-            x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
+    for _ in range(STEPS):
+        gram = x @ x.mT
+        x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
     return x.mT if is_tall else x
-
-
-def _factor(gram: Tensor) -> Tensor:
-    """What the steps multiply x by, from x x^T alone: products of (rows, rows) instead of (rows, columns).
-
-    Each step is x <- p x with p = a + b gram + c gram^2, and so gram <- p gram p. In float32 only: the
-    squares of small singular values would drown in bfloat16.
-    """
-    a, b, c = COEFFICIENTS
-    factor: Tensor | None = None
-    for step in range(STEPS):
-        p = torch.baddbmm(gram, gram, gram, beta=b, alpha=c)
-        p.diagonal(dim1=-2, dim2=-1).add_(a)
-        factor = p if factor is None else p @ factor
-        if step < STEPS - 1:
-            gram = p @ gram @ p
-    assert factor is not None
-    return factor
