@@ -170,7 +170,8 @@ class Program:
         return objective
 
     def _fail(self, error: UserFacingError) -> None:
-        self.failures += [error] * (not is_recorded_trial())  # else the sweep says what comes of it
+        if not is_recorded_trial():  # else the sweep says what comes of it
+            self.failures.append(error)
         _report(error, told=not self.composed)
         if error.exit_code == REQUEUED and self.several and job_name(os.environ) and not rank():
             show(requeue(), file=sys.stderr)

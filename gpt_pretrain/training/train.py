@@ -100,7 +100,8 @@ def _fit(
     # in this order: see their docstrings
     callbacks: list[L.Callback] = [stop, metrics, samples, bar, *verdict, company, checkpoints, parts]
     callbacks += [Unfinished(stop, metrics, samples)]
-    callbacks += [*([Profile(run, plan)] if settings.profile else []), *own]
+    callbacks += [Profile(run, plan)] if settings.profile else []
+    callbacks += own
     trainer = _build_trainer(config, prepared, run, callbacks, company)
     with watching("the run's plan"):
         explain(config, prepared, run, module.model)
