@@ -142,7 +142,7 @@ class _Size:
             config.optimizer,
             batch_size=config.data.batch_size,
             precision=machine.precision,
-            on_cpu=False,  # the others' logits
+            on_cpu=machine.accelerator == "cpu",
         )
         there = memory_bytes(machine)
         needed = len(self.engines) * one.total

@@ -73,6 +73,7 @@ def estimate_memory(
     shards: int = 1,
     recompute: bool = False,
     on_cpu: bool = False,
+    loss_in_place: bool = False,
 ) -> Memory:
     """Bytes on each device, at the peak of a step. `shards`: devices that FSDP spreads the model over."""
     parameters, matrices = n_params(model)
@@ -93,7 +94,7 @@ def estimate_memory(
         gradients=stored * parameters / shards,
         optimizer=state / shards,
         activations=tokens * _activations(model, precision, recompute=recompute, on_cpu=on_cpu),
-        logits=tokens * model.vocab_size * _logits(precision, in_place=on_cpu),
+        logits=tokens * model.vocab_size * _logits(precision, in_place=loss_in_place),
     )
 
 

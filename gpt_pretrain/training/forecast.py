@@ -18,6 +18,7 @@ from gpt_pretrain.training.estimate import (
 from gpt_pretrain.training.machine import Machine
 from gpt_pretrain.training.plan import Plan
 from gpt_pretrain.training.preflight import Prepared
+from gpt_pretrain.training.ways import find_ways
 
 
 def forecast(config: TrainConfig, prepared: Prepared) -> None:
@@ -76,6 +77,7 @@ def _memory(config: TrainConfig, prepared: Prepared) -> Memory:
         shards=machine.world_size if machine.strategy == "fsdp" else 1,
         recompute=config.trainer.activation_checkpointing,
         on_cpu=machine.accelerator == "cpu",
+        loss_in_place=find_ways(config.trainer, machine, prepared.model).loss == "in_place",
     )
 
 

@@ -35,7 +35,13 @@ def main(emb_dim: int, n_layers: int, vocab_size: int, batch_size: int, recomput
         optimizer.step()
         optimizer.zero_grad()
     estimate = estimate_memory(
-        shape, AdamWConfig(), batch_size=batch_size, precision="32-true", recompute=recompute, on_cpu=True
+        shape,
+        AdamWConfig(),
+        batch_size=batch_size,
+        precision="32-true",
+        recompute=recompute,
+        on_cpu=True,
+        loss_in_place=True,
     )
     print(estimate.total, peak() - before)
 

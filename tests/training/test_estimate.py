@@ -1,15 +1,19 @@
 """What a run needs, computed beforehand: against the model itself and against a process's own peak."""
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from gpt_pretrain.config import AdamWConfig, ModelConfig, MuonConfig, SGDConfig
+from gpt_pretrain.cli.compose import compose
+from gpt_pretrain.config import AdamWConfig, ModelConfig, MuonConfig, SGDConfig, TrainConfig
 from gpt_pretrain.model import GPTModel
 from gpt_pretrain.training.estimate import estimate_memory, exchanged_bytes, n_params
+from gpt_pretrain.training.forecast import forecast
+from gpt_pretrain.training.preflight import preflight
 from tests.conftest import QUICK, ROOT
 
 SHAPE = {"vocab_size": 97, "context_length": 16, "emb_dim": 12, "n_heads": 3, "n_layers": 2}
@@ -75,6 +79,16 @@ def test_a_plan_is_printed_without_a_gpu_and_leaves_nothing(typed, tmp_path, cap
     code, said = typed("train", *PLAN, "plan.device=h100", "plan.devices=64", "data.batch_size=2")
     assert (code, said) == (0, "")
     assert not list(tmp_path.iterdir())
+
+
+def test_logits_are_counted_by_the_way_that_the_loss_takes(tmp_path, capsys):
+    def logits(way: str) -> float:
+        words = [*PLAN, "model.vocab_size=50257", "data.batch_size=16", f"trainer.loss={way}"]
+        config = compose("train", TrainConfig, words)
+        forecast(config, preflight(config, tmp_path))
+        return float(re.search(r"logits ([0-9.]+)", capsys.readouterr().out)[1])
+
+    assert logits("torch") == pytest.approx(3 * logits("in_place"), rel=0.1)
 
 
 def test_what_cannot_fit_is_refused_with_what_would(typed, tmp_path):
