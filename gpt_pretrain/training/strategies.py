@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from lightning.fabric.utilities.distributed import _set_num_threads_if_needed
-from lightning.pytorch.strategies import DDPStrategy, ModelParallelStrategy
+from lightning.pytorch.strategies import DDPStrategy, ModelParallelStrategy, ParallelStrategy
 from lightning.pytorch.strategies.launchers import _SubprocessScriptLauncher
 from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor
@@ -29,8 +29,9 @@ def build_strategy(name: str, company: Company, world_size: int) -> Any:
 class Starter(_SubprocessScriptLauncher):
     """Lightning's, less the thread that kills this process where a child has ended: the company names it."""
 
-    def __init__(self, strategy: "DDP | Sharded") -> None:
+    def __init__(self, strategy: "InCompany") -> None:
         assert strategy.cluster_environment is not None
+        assert isinstance(strategy, DDPStrategy | ModelParallelStrategy)
         super().__init__(strategy.cluster_environment, strategy.num_processes, strategy.num_nodes)
         self.company = strategy.company
 
@@ -42,12 +43,10 @@ class Starter(_SubprocessScriptLauncher):
         return function(*args, **kwargs)
 
 
-class DDP(DDPStrategy):
-    """Lightning's, after the processes have met."""
+class InCompany(ParallelStrategy):
+    """What both have in common: the processes meet before anything, and one that is lost is named."""
 
-    def __init__(self, company: Company) -> None:
-        super().__init__(gradient_as_bucket_view=True)
-        self.company = company
+    company: Company
 
     def _configure_launcher(self) -> None:
         self._launcher = Starter(self)
@@ -57,7 +56,15 @@ class DDP(DDPStrategy):
         super().setup_environment()
 
 
-class Sharded(ModelParallelStrategy):
+class DDP(InCompany, DDPStrategy):
+    """Lightning's, after the processes have met."""
+
+    def __init__(self, company: Company) -> None:
+        super().__init__(gradient_as_bucket_view=True)
+        self.company = company
+
+
+class Sharded(InCompany, ModelParallelStrategy):
     """FSDP2: parameters, gradients and optimizer state lie in shards, one a process.
 
     A checkpoint is the same folder as any other run's. It is put together tensor by tensor, in the memory of
@@ -69,13 +76,6 @@ class Sharded(ModelParallelStrategy):
             data_parallel_size=world_size, tensor_parallel_size=1, save_distributed_checkpoint=False
         )
         self.company = company
-
-    def _configure_launcher(self) -> None:
-        self._launcher = Starter(self)
-
-    def setup_environment(self) -> None:
-        self.company.join(self)
-        super().setup_environment()
 
     @contextmanager
     def block_backward_sync(self) -> Iterator[None]:
