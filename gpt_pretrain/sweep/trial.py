@@ -172,10 +172,9 @@ def judge(config: SweepConfig, plan: Plan) -> Callable[[int, Mapping[str, float]
 def swept_first(words: Sequence[str]) -> Words:
     """A command line's words, first those that differ from trial to trial: tables begin with them."""
     file = own_record()
-    own = [] if file is None else [f"{key}={text}" for key, text in file.read().point.items()]
-    ordered = Words([*own, *(entry for entry in words if entry not in own)])
-    ordered.n_swept = len(own)
-    return ordered
+    point = {} if file is None else file.read().point
+    swept = tuple(f"{key}={text}" for key, text in point.items())
+    return Words(swept, tuple(word for word in words if word not in swept))
 
 
 def run_alone(run: Path) -> float | None:

@@ -1,6 +1,7 @@
 """The settings that tell runs apart in a table: swept and typed ones first, then what is not as always."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 from gpt_pretrain.config import TrainConfig, sections, to_plain
@@ -14,13 +15,21 @@ ALWAYS = (
 )
 
 
-class Words(tuple[str, ...]):
-    """A command line's words. The first `n_swept` of them differ from trial to trial of a sweep."""
+@dataclass(frozen=True, slots=True)
+class Words:
+    """A command line's words: first those that differ from trial to trial of a sweep."""
 
-    n_swept = 0
+    swept: tuple[str, ...] = ()
+    others: tuple[str, ...] = ()
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.swept + self.others)
 
 
-def columns(config: TrainConfig, words: Sequence[str]) -> dict[str, Any]:
+NO_WORDS = Words()  # of a run that no command line began
+
+
+def columns(config: TrainConfig, words: Words) -> dict[str, Any]:
     """Settings by dotted key, as plain values without None. `words` are those of the command line.
 
     A group's option (`model=tiny`) shows what in its section differs from the class's defaults, an experiment
@@ -38,9 +47,8 @@ def columns(config: TrainConfig, words: Sequence[str]) -> dict[str, Any]:
             }
     settings = flat(to_plain(config))
     values = {TYPED: " ".join(words), **settings}
-    if isinstance(words, Words):
-        for key, _, text in (word.partition("=") for word in words[: words.n_swept]):
-            values[f"{SWEPT} {key}"] = settings.get(key, text)
+    for key, _, text in (word.partition("=") for word in words.swept):
+        values[f"{SWEPT} {key}"] = settings.get(key, text)
     return {
         key: value if isinstance(value, bool | int | float | str) else str(value)
         for key, value in values.items()

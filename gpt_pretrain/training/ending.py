@@ -1,7 +1,6 @@
 """How a run ends: its exit reason, its summary and its conclusion, whatever ended it."""
 
 import logging
-from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 
@@ -14,6 +13,7 @@ from gpt_pretrain.training.callbacks.checkpoints import Checkpoints
 from gpt_pretrain.training.callbacks.metrics import Metrics
 from gpt_pretrain.training.callbacks.samples import Samples
 from gpt_pretrain.training.callbacks.stop import Stop
+from gpt_pretrain.training.columns import Words
 from gpt_pretrain.training.divergence import RolledBackError
 from gpt_pretrain.training.module import GPTModule
 from gpt_pretrain.training.preflight import Prepared
@@ -37,7 +37,7 @@ class Ending:
         config: TrainConfig,
         prepared: Prepared,
         run: Path,
-        words: Sequence[str],
+        words: Words,
         trainer: L.Trainer,
         module: GPTModule,
         stop: Stop,

@@ -1,7 +1,7 @@
 """What is recorded of a run before its first step."""
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import yaml
@@ -9,14 +9,14 @@ from lightning.pytorch.loggers import Logger
 
 from gpt_pretrain.config import TrainConfig, to_plain
 from gpt_pretrain.terminal.watching import watching
-from gpt_pretrain.training.columns import columns, flat
+from gpt_pretrain.training.columns import Words, columns, flat
 from gpt_pretrain.training.loggers import CSV, TensorBoard
 from gpt_pretrain.training.machine import Machine
 from gpt_pretrain.training.provenance import ENVIRONMENT, provenance
 
 
 def open_records(
-    config: TrainConfig, machine: Machine, run: Path, words: Sequence[str], loggers: Iterable[Logger]
+    config: TrainConfig, machine: Machine, run: Path, words: Words, loggers: Iterable[Logger]
 ) -> None:
     """Write environment.json, and settings and environment to each logger. `words` are the command line's."""
     here: dict[str, object] = {}

@@ -6,7 +6,7 @@ import shlex
 import socket
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable
 from datetime import datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -23,7 +23,7 @@ SOURCE = Path(__file__).parent.parent
 GIT_SECONDS = 5.0  # a slow file system holds no run up for longer
 
 
-def provenance(config: TrainConfig, machine: Machine, words: Sequence[str]) -> dict[str, Any]:
+def provenance(config: TrainConfig, machine: Machine, words: Iterable[str]) -> dict[str, Any]:
     """One flat object of plain values; what cannot be found out is null. `words` are those of the command."""
     commit, clean = _commit()
     return {

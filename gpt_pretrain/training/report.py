@@ -6,7 +6,7 @@ import os
 import shlex
 import signal
 import textwrap
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,7 @@ from gpt_pretrain.terminal.curve import draw
 from gpt_pretrain.terminal.watching import watching
 from gpt_pretrain.tokenizer import decode
 from gpt_pretrain.training.callbacks.metrics import Metrics
-from gpt_pretrain.training.columns import columns, flat
+from gpt_pretrain.training.columns import Words, columns, flat
 from gpt_pretrain.training.loggers import TensorBoard
 from gpt_pretrain.training.machine import Machine
 from gpt_pretrain.training.metrics_csv import read_rows
@@ -144,7 +144,7 @@ def conclude(
     config: TrainConfig,
     plan: Plan,
     run: Path,
-    words: Sequence[str],
+    words: Words,
     loggers: Iterable[Logger],
     summary: Summary,
     first_val_loss: float | None,
@@ -187,7 +187,7 @@ def _draw(config: TrainConfig, plan: Plan, run: Path, rows: list[dict[str, float
 
 
 def _write_page(
-    config: TrainConfig, run: Path, words: Sequence[str], rows: list[dict[str, float]], summary: Summary
+    config: TrainConfig, run: Path, words: Words, rows: list[dict[str, float]], summary: Summary
 ) -> None:
     from gpt_pretrain.training.page import write_page
 

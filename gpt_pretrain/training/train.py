@@ -28,6 +28,7 @@ from gpt_pretrain.training.callbacks.samples import Samples
 from gpt_pretrain.training.callbacks.stop import Stop
 from gpt_pretrain.training.callbacks.unfinished import Unfinished
 from gpt_pretrain.training.callbacks.verdict import Hear, Verdict
+from gpt_pretrain.training.columns import NO_WORDS, Words
 from gpt_pretrain.training.company import Company
 from gpt_pretrain.training.datamodule import GPTDataModule
 from gpt_pretrain.training.divergence import Divergence, RolledBackError
@@ -51,7 +52,7 @@ def train(
     config: TrainConfig,
     prepared: Prepared,
     run: Path,
-    words: Sequence[str] = (),
+    words: Words = NO_WORDS,
     hear: Hear | None = None,
     meeting: Meeting | None = None,
     callbacks: Sequence[L.Callback] = (),
@@ -80,7 +81,7 @@ def _fit(
     config: TrainConfig,
     prepared: Prepared,
     run: Path,
-    words: Sequence[str],
+    words: Words,
     divergence: Divergence,
     hear: Hear | None,
     meeting: Meeting | None,

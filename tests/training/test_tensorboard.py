@@ -12,7 +12,7 @@ from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 from gpt_pretrain.cli.compose import compose
 from gpt_pretrain.config import TrainConfig
 from gpt_pretrain.errors import DivergedError
-from gpt_pretrain.training.columns import columns
+from gpt_pretrain.training.columns import Words, columns
 from gpt_pretrain.training.tensorboard import EventFiles, events
 from tests.training.test_train import rows, run, run_to
 
@@ -129,12 +129,14 @@ def test_the_row_has_the_final_and_the_best_loss_and_how_it_ended(trained, tmp_p
 
 def test_a_row_begins_with_what_was_typed():
     words = ["model=tiny", "optimizer=muon", "trainer.log_every=3", "data.max_files=null"]
-    shown = columns(compose("train", TrainConfig, words[:3]), words)
+    shown = columns(compose("train", TrainConfig, words[:3]), Words(others=tuple(words)))
     assert min(shown) == "(typed)"
     assert shown["(typed)"] == "model=tiny optimizer=muon trainer.log_every=3 data.max_files=null"
     assert (shown["trainer.log_every"], shown["optimizer.name"], shown["model.emb_dim"]) == (3, "muon", 64)
     assert "trainer.eval_train" not in shown  # as always, and not typed
-    wide = columns(compose("train", TrainConfig, ["experiment=overfit"]), ["experiment=overfit"])
+    wide = columns(
+        compose("train", TrainConfig, ["experiment=overfit"]), Words(others=("experiment=overfit",))
+    )
     assert set(wide) > {"(typed)", "trainer.max_steps"}
     assert not [value for value in wide.values() if not isinstance(value, bool | int | float | str)]
 
