@@ -74,7 +74,9 @@ def _trained(config: BenchmarkRanksConfig, processes: int) -> tuple[float, int]:
             text=True,
         )
         if done.returncode:
-            raise UserFacingError(f"a run failed: {done.stderr.strip()[-500:]}")
+            error = UserFacingError(done.stderr.strip()[-500:].removeprefix("error: "))
+            error.exit_code = done.returncode
+            raise error
         summary = json.loads(Path(folder, "run", "summary.json").read_text(encoding="utf-8"))
         newest = read_rows(Path(folder, "run", "metrics.csv"))[-1]
     return summary["tokens_seen"] / summary["steps"] / newest["tokens_per_sec"], summary["n_params"]

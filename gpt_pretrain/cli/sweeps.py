@@ -30,7 +30,9 @@ def asks_for_sweep(arguments: list[str]) -> bool:
 
 
 def check_asked_for(arguments: list[str]) -> None:
-    """Raise InputError where a sweep is described and none is asked for."""
+    """Raise InputError where a sweep is described and none is asked for, or one of what trains nothing."""
+    if asks_for_sweep(arguments) and (value_of("plan", arguments) or "false").lower() != "false":
+        raise InputError("plan=true is of one run: leave -m out; a sweep says at its start what it will do")
     own = next((argument for argument in arguments if is_sweeps_own(argument)), None)
     trial = os.environ.get(RECORD) or rank()  # the first rank, which was asked, hands on what it was told
     if own and not asks_for_sweep(arguments) and not trial:

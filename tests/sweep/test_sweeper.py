@@ -235,6 +235,8 @@ def test_a_search_without_end_draws_as_many_trials_as_are_wanted(typed, tmp_path
         (["-m", "hydra/launcher=dask", "seed=1,2"], "pip install '.[sweep]'"),
         (["sweep=random", "sweep.trials=3"], "add -m"),
         (["-m", "resume=nowhere"], "is no sweep"),
+        (["-m", "seed=1,2", "plan=true"], "leave -m out"),
+        (["-m", "plan=false,true"], "leave -m out"),
     ],
 )
 def test_what_no_sweep_can_do_is_refused_in_a_line_that_helps(typed, tmp_path, monkeypatch, words, said):
