@@ -10,6 +10,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection
+from types import FrameType
 from typing import Any
 
 import numpy as np
@@ -89,26 +90,49 @@ def _start(stack: ExitStack) -> Connection:
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()
     process = context.Process(target=_work, args=(theirs,), daemon=True)
-    with _interrupts_held():
+    with _signals_held():
         process.start()
-    theirs.close()
-    stack.callback(process.join)
-    stack.callback(ours.close)
+        theirs.close()
+        stack.callback(process.join)
+        stack.callback(ours.close)
     return ours
 
 
 @contextmanager
-def _interrupts_held() -> Iterator[None]:
-    """Ctrl-C is ours to answer: what is started inside inherits that. Windows has nothing of the kind."""
-    if hasattr(signal, "pthread_sigmask"):
-        resource_tracker.ensure_running()  # started with the process, it would let Ctrl-C through again
-        mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-        try:
+def _signals_held() -> Iterator[None]:
+    """A signal is answered after the body: amid it, it would leave a process half started, which complains.
+
+    What is started inside never hears Ctrl-C, by a mask that it inherits (Windows has nothing of the kind).
+    Here the mask holds nothing back: another thread takes the signal, and Python answers it in the main one.
+    """
+    came: list[tuple[int, FrameType | None]] = []
+    handlers: dict[int, Any] = {}
+    if threading.current_thread() is threading.main_thread():
+        found = {int(number): signal.getsignal(number) for number in signal.valid_signals()}
+        handlers = {number: handler for number, handler in found.items() if callable(handler)}
+    try:
+        for number in handlers:
+            signal.signal(number, lambda *signal_and_frame: came.append(signal_and_frame))
+        with _interrupts_masked():
             yield
-        finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-    else:
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+        for number, frame in came:
+            handlers[number](number, frame)
+
+
+@contextmanager
+def _interrupts_masked() -> Iterator[None]:
+    if not hasattr(signal, "pthread_sigmask"):
         yield
+        return
+    resource_tracker.ensure_running()  # started with the process, it would let Ctrl-C through again
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
 
 def _receive(worker: Connection) -> dict[int, Encoded]:
