@@ -5,6 +5,7 @@ tells who is lost; the others read its beat and what it tells. So a process that
 is noticed while the main threads wait for it in an exchange, which nothing in Python can interrupt.
 """
 
+import faulthandler
 import json
 import os
 import re
@@ -39,6 +40,7 @@ class Watch:
     def __init__(self, store: "Store", process: Process, hosts: dict[int, str], silence: float) -> None:
         self.store, self.process, self.hosts, self.silence = store, process, hosts, silence
         self.remedy: Callable[[], str] = lambda: "start it again"
+        self.run: Path | None = None  # its folder, once there is one
         self.step = 0  # of the main thread: tells who lags behind where all beat
         self.children: dict[int, Popen[bytes]] = {}  # by rank: those that this process has started
         self.lost: tuple[int, str] | None = None  # rank, and what became of it
@@ -98,6 +100,7 @@ class Watch:
             if self.lost is None and stuck > self.silence + 2 * INTERVAL and self.process.rank:
                 self.lost = (0, f"has not answered for {stuck:.0f} s")  # the store is in its process
             if self.lost is not None and not self._closed.wait(GRACE):
+                self._write_stacks()
                 show(f"error: {self.line()}", file=sys.stderr, flush=True)
                 self._say_last()
                 self._end_lost()
@@ -188,6 +191,17 @@ class Watch:
         with suppress(ProcessLookupError, PermissionError):
             if there and there["host"] == socket.gethostname() and there["boot"] == boot_id():
                 os.kill(there["pid"], KILL)
+
+    def _write_stacks(self) -> None:
+        """What each thread of this process is at: of the lost one too, where only its main thread hangs."""
+        if self.run is None:
+            return
+        path = self.run / f"rank-{self.process.rank}.stacks.txt"
+        with suppress(OSError):
+            path.unlink(missing_ok=True)
+            with path.open("x", encoding="utf-8") as stream:
+                faulthandler.dump_traceback(stream, all_threads=True)
+            show(f"what this process was at: {path}", file=sys.stderr, flush=True)
 
     def _say_last(self) -> None:
         """torchrun prints its own report after its processes have ended."""

@@ -52,7 +52,7 @@ class Company(L.Callback):
             self.meeting.watch.children = self.children
             self.meeting.gather(self.run, self.prepared.resume_from)
         self.meeting.begin()
-        self.meeting.watch.remedy = self._remedy
+        self.meeting.watch.remedy, self.meeting.watch.run = self._remedy, self.run
         dist.init_process_group(
             "nccl" if gpu else "gloo",
             store=dist.PrefixStore("exchange", self.meeting.store),

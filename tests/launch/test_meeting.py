@@ -128,6 +128,7 @@ def test_a_stopped_process_is_named_by_the_other_which_ends(started, tmp_path):
         os.kill(ranks[1], signal.SIGKILL)
     assert process.wait(timeout=60) != 0
     assert "error: rank 1 of 2 on " in said
+    assert "in train" in (tmp_path / "run" / "rank-0.stacks.txt").read_text()  # what it waited in
 
 
 def test_a_killed_run_goes_on_when_it_is_started_again(started, tmp_path, environment):
