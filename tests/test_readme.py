@@ -19,6 +19,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from gpt_pretrain.benchmark.data import benchmark_data
 from gpt_pretrain.benchmark.decoding import benchmark_decoding
 from gpt_pretrain.benchmark.ranks import benchmark_ranks
+from gpt_pretrain.benchmark.shards import benchmark_shards
 from gpt_pretrain.benchmark.sweeping import benchmark_sweeping
 from gpt_pretrain.benchmark.training import benchmark
 from gpt_pretrain.cli import commands
@@ -65,6 +66,7 @@ PROGRAMS = {
     "-m gpt_pretrain.benchmark.decoding": benchmark_decoding,
     "-m gpt_pretrain.benchmark.sweeping": benchmark_sweeping,
     "-m gpt_pretrain.benchmark.ranks": benchmark_ranks,
+    "-m gpt_pretrain.benchmark.shards": benchmark_shards,
 }
 
 

@@ -124,15 +124,15 @@ def _signals_held() -> Iterator[None]:
 
 @contextmanager
 def _interrupts_masked() -> Iterator[None]:
-    if not hasattr(signal, "pthread_sigmask"):
+    if hasattr(signal, "pthread_sigmask"):
+        resource_tracker.ensure_running()  # started with the process, it would let Ctrl-C through again
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        try:
+            yield
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+    else:
         yield
-        return
-    resource_tracker.ensure_running()  # started with the process, it would let Ctrl-C through again
-    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
 
 def _receive(worker: Connection) -> dict[int, Encoded]:

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from gpt_pretrain.benchmark import data, decoding, training
+from gpt_pretrain.benchmark import data, decoding, shards, training
+from gpt_pretrain.config import ModelConfig
 from tests.terminal.test_streams import ENCODINGS, HOSTILE, _type, commanding
 
 FIGURE = r"[\d,]*\.?\d+"
@@ -36,6 +37,7 @@ FIGURE = r"[\d,]*\.?\d+"
             ],
         ),
         ("benchmark.ranks size=tiny steps=2 rounds=1", [f"median two/.one . all-reduce. {FIGURE}"]),
+        ("benchmark.shards model=tiny devices=[8] steps=2", [f" 8 +{FIGURE} +{FIGURE} +{FIGURE}"]),
         (
             "benchmark.decoding model=tiny rounds=1 tokens=4",
             [f"memory {FIGURE} GB/s", f" 1 +4 +int8 +{FIGURE} +float32 +{FIGURE} +{FIGURE} +4.0 +{FIGURE}%"],
@@ -111,3 +113,12 @@ def test_a_refusal_of_a_benchmark_is_one_line_on_every_terminal(tmp_path, quick,
     code, shown = _type(tmp_path, encoding, program, *arguments, *more, refused)
     assert (code, shown.startswith("error: "), len(shown.splitlines())) == (2, True, 1), shown
     assert not commanding(shown)
+
+
+@pytest.mark.parametrize("devices", [1, 3, 8])
+def test_a_shard_weighs_what_a_plan_expects(devices):
+    """Whatever does not divide is padded: some more than its share."""
+    model = ModelConfig(vocab_size=256, context_length=32, emb_dim=32, n_heads=2, n_layers=2)
+    seconds, states = shards.measure(model, devices, batch_size=1, steps=2)
+    assert 1.0 <= states / shards.planned_states(model, devices) < 1.02
+    assert seconds > 0
