@@ -70,11 +70,17 @@ class LoggerConfig:
     tensorboard: bool = True  # event files in the run's folder
     wandb: bool = False  # Weights & Biases; needs pip install '.[wandb]'
     mlflow: bool = False  # MLflow; needs pip install '.[mlflow]'
-    pictures: bool = True  # loss.png, report.html and TensorBoard's pictures: two seconds a short run
+    pictures: bool | None = (
+        None  # loss.png, report.html and TensorBoard's pictures; null: not of a sweep's trials
+    )
     layers: bool = False  # norms of gradients, weights and updates, layer by layer, where a step is logged
     project: str = "gpt_pretrain"  # of Weights & Biases; MLflow's experiment
     offline: bool = False  # Weights & Biases: keep all in the run's folder; `wandb sync` sends it later
     mlflow_uri: str | None = None  # MLflow's server; null: a folder mlruns/ in the run's
+
+    @property
+    def draws(self) -> bool:
+        return self.pictures is not False
 
     def check(self) -> None:
         """Raise InputError where what is asked for is not installed."""

@@ -118,9 +118,14 @@ def outcome(error: BaseException) -> tuple[str, int, str]:
 
 
 def goes_on(config: TrainConfig, run: Path) -> None:
-    """A trial that was interrupted, or that halving lets go on, resumes in its own folder."""
+    """A trial that was interrupted, or that halving lets go on, resumes in its own folder.
+
+    Pictures of a short run take longer than its steps, and a sweep draws its own: a trial's are on request.
+    """
     file = own_record()
     if file is not None:
+        if config.logger.pictures is None:
+            config.logger.pictures = False
         file.update(seed=config.seed)
         if config.resume is None and find_checkpoints(run):
             config.resume = str(run)

@@ -20,7 +20,7 @@ def build_loggers(config: LoggerConfig, run: Path, due: int) -> list[Logger]:
     if config.csv:
         loggers.append(CSV(run / "metrics.csv", due))
     if config.tensorboard:
-        loggers.append(TensorBoard(run, due, config.pictures))
+        loggers.append(TensorBoard(run, due, config.draws))
     for kind, wanted, make in (("wandb", config.wandb, _wandb), ("mlflow", config.mlflow, _mlflow)):
         if wanted:
             with watching(kind):

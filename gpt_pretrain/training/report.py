@@ -159,7 +159,7 @@ def conclude(
     rows: list[dict[str, float]] = []
     with watching("metrics.csv"):
         rows = read_rows(run / "metrics.csv")
-    if config.logger.pictures:
+    if config.logger.draws:
         with watching("loss.png"):
             _draw(config, plan, run, rows, summary)
         with watching(PAGE):

@@ -108,7 +108,7 @@ def _fit(
         explain(config, prepared, run, module.model)
     if not rank():
         open_records(config, machine, run, words, trainer.loggers)
-    if config.logger.pictures:
+    if config.logger.draws:
         with watching("loss.png"):  # drawn at the end, tried now
             import gpt_pretrain.training.plots  # noqa: F401
     ending = Ending(config, prepared, run, words, trainer, module, stop, metrics, samples, checkpoints)

@@ -131,6 +131,15 @@ def test_a_trial_equals_the_same_settings_run_alone_and_carries_their_words(type
         assert (ours / "model.safetensors").read_bytes() == (theirs / "model.safetensors").read_bytes()
 
 
+@pytest.mark.parametrize("asked_for", [False, True])
+def test_a_trial_draws_pictures_only_where_it_is_asked_to(typed, tmp_path, asked_for):
+    words = [word for word in SETTINGS if not word.startswith("logger.pictures")]
+    words += ["logger.pictures=true"] * asked_for
+    assert typed("train", "-m", *words, "seed=3", NAMED)[0] == 0
+    drawn = [(tmp_path / "sweep" / "0" / name).exists() for name in ("loss.png", "report.html")]
+    assert drawn == [asked_for] * 2
+
+
 @pytest.mark.parametrize("again", [[], pytest.param(["resume=auto"], marks=pytest.mark.slow)])
 def test_the_same_command_goes_on_where_a_signal_ended_it(typed, tmp_path, trained, again):
     words = ["-m", *SETTINGS, "optimizer.lr=1e-3,2e-3,3e-3"]
