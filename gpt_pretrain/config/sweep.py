@@ -20,6 +20,7 @@ class SweepConfig:
     reduction: int = number(3, at_least=2)  # halving: one of so many goes on
     impossible: str = one_of("record", "skip", "refuse")  # points that cannot work, found before the start
     seeks: str = one_of("loss", "lr_range", "batch_size")  # the lowest loss, or one number by its presets
+    most_failures: int | None = number(None, "any number", at_least=1)  # so many that fail or diverge end it
     retry: bool = False  # run failed, diverged and refused trials again
     params: Any = None  # a preset's words, {setting: values}; those of the command line go above them
 

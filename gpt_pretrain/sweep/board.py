@@ -6,12 +6,11 @@ from time import monotonic
 
 from gpt_pretrain.config import TrainConfig, to_config, to_plain
 from gpt_pretrain.config.border import MEMBERS, escaped, sections
-from gpt_pretrain.config.sweep import SweepConfig
 from gpt_pretrain.errors import UserFacingError
 from gpt_pretrain.sweep.ahead import Ahead, shown
 from gpt_pretrain.sweep.leaderboard import best, importance, ranked, worth, write_best, write_leaderboard
-from gpt_pretrain.sweep.queue import Queue
-from gpt_pretrain.sweep.record import DIVERGED, FINISHED, PRUNED, REFUSED, WITHOUT_RESULT, Trial
+from gpt_pretrain.sweep.queue import Queue, counts
+from gpt_pretrain.sweep.record import FINISHED, PRUNED, Trial
 from gpt_pretrain.terminal.text import show
 from gpt_pretrain.terminal.watching import watching
 
@@ -103,8 +102,8 @@ class Board:
         if others:
             where = sorted({f"{trial.host or 'another process'}, pid {trial.pid}" for trial in others})
             show(f"{len(others)} trials still run elsewhere: {', '.join(where[:3])}")
-        left = self.queue.left()
-        if left:
+        left, gave_up = self.queue.left(), self.queue.has_given_up()
+        if left and not gave_up:
             error = UserFacingError(
                 f"{left} of {self.queue.total} trials have not ended: their processes did, see "
                 f"{_short(self.record.folder / 'workers')}; the same command goes on with them"
@@ -118,19 +117,11 @@ class Board:
         named = [f"trial {trial.number} ({shown(trial.point)}): {_cause(trial)}" for trial in failed[:2]]
         if len(failed) > 2:
             named[1] = f"and {len(failed) - 1} more, see leaderboard.md; sweep.retry=true runs them again"
+        if left and gave_up:
+            named.append(f"{left} more were not begun or have not ended: sweep.most_failures={gave_up}")
         error = UserFacingError("\n".join([f"{len(failed)} of {len(trials)} trials have no result", *named]))
         error.exit_code = worst.exit_code or 1
         raise error
-
-
-def counts(trial: Trial, config: SweepConfig) -> bool:
-    """Whether a trial's exit code is one of the sweep's: but those of points that were to be passed over,
-    and of what was tried until it failed.
-    """
-    passed_over = trial.status == REFUSED and config.impossible == "skip"
-    passed_over |= trial.status == DIVERGED and config.seeks == "lr_range"  # the rate was raised for that
-    passed_over |= trial.exit_code == 5 and config.seeks == "batch_size"  # or memory has ended
-    return trial.status in WITHOUT_RESULT and not passed_over
 
 
 def _cause(trial: Trial) -> str:

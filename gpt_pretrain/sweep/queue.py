@@ -2,9 +2,11 @@
 
 from collections.abc import Callable, Sequence
 
+from gpt_pretrain.config.sweep import SweepConfig
 from gpt_pretrain.errors import ArtifactError, UserFacingError
 from gpt_pretrain.sweep.probes import is_settled
 from gpt_pretrain.sweep.record import (
+    DIVERGED,
     FAILED,
     PAUSED,
     PRUNED,
@@ -57,6 +59,8 @@ class Queue:
         taken: list[Trial] = []
         with self.record.turn():
             self.refresh()
+            if self.has_given_up():
+                return taken
             for trial in list(self.record.trials.values()):
                 if len(taken) == at_most:
                     return taken
@@ -164,9 +168,26 @@ class Queue:
         passed_over = self.config.impossible == "skip" and self.obstacle(point) is not None
         return not passed_over and not is_settled(self.config, point, self.record)
 
+    def has_given_up(self) -> int:
+        """The number of failures that this sweep bears, once there are so many; else 0."""
+        tried = [trial for trial in self.record.trials.values() if trial.status != REFUSED]
+        failed = sum(counts(trial, self.config) for trial in tried)
+        most = self.config.most_failures
+        return most if most is not None and failed >= most else 0
+
     def end(self) -> None:
         """Nothing is left to run: what halving let pause is given up."""
         with self.record.turn():
             for number, trial in list(self.record.trials.items()):
                 if trial.status == PAUSED and not self.record.is_taken(number):
                     self.record.update(number, status=PRUNED, reason="not among the best of its rung")
+
+
+def counts(trial: Trial, config: SweepConfig) -> bool:
+    """Whether a trial's exit code is one of the sweep's: but those of points that were to be passed over,
+    and of what was tried until it failed.
+    """
+    passed_over = trial.status == REFUSED and config.impossible == "skip"
+    passed_over |= trial.status == DIVERGED and config.seeks == "lr_range"  # the rate was raised for that
+    passed_over |= trial.exit_code == 5 and config.seeks == "batch_size"  # or memory has ended
+    return trial.status in WITHOUT_RESULT and not passed_over

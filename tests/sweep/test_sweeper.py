@@ -80,6 +80,23 @@ def test_whatever_fails_is_recorded_with_its_cause_and_the_rest_runs(typed, tmp_
     assert records(tmp_path / "sweep")[0]["status"] != "failed"
 
 
+def test_so_many_failures_as_the_user_bears_end_a_sweep_and_it_goes_on_when_more_are_borne(
+    typed, tmp_path, trained
+):
+    # Refused points have exit code 2, which is above a bug's.
+    trained.failing.update({2e-3: RuntimeError("a bug"), 3e-3: RuntimeError("a bug")})
+    words = ["-m", *SETTINGS, "optimizer.lr=1e-3,2e-3,3e-3,4e-3", "model.n_heads=2,3", NAMED]
+    code, said = typed("train", *words, "sweep.most_failures=1")
+    assert code == 2
+    assert "5 more were not begun or have not ended: sweep.most_failures=1" in said
+    statuses = [row["status"] for row in records(tmp_path / "sweep")]
+    assert statuses == ["finished", "refused", "failed"]  # what cannot work is no failure
+    assert typed("train", *words, "sweep.most_failures=2")[0] == 2
+    assert [row["status"] for row in records(tmp_path / "sweep")][2:] == ["failed", "refused", "failed"]
+    assert typed("train", *words)[0] == 2
+    assert [row["status"] for row in records(tmp_path / "sweep")][5:] == ["refused", "finished", "refused"]
+
+
 def test_the_leaderboard_is_sorted_and_each_trial_has_its_own_numbers(typed, tmp_path):
     assert typed("train", "-m", *SETTINGS, "optimizer.lr=1e-5,1e-2,1e-3", NAMED)[0] == 0
     with (tmp_path / "sweep" / "leaderboard.csv").open() as stream:
