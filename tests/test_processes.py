@@ -124,6 +124,35 @@ def test_a_signal_saves_and_the_run_goes_on_from_there(program, tmp_path, number
     assert json.loads((tmp_path / "run" / "summary.json").read_text())["steps"] == steps + 1
 
 
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_a_signal_to_a_sweep_over_devices_saves_its_trial(tmp_path, jobs):
+    endless = [
+        "trainer.max_steps=100000",
+        "trainer.eval_every=100000",
+        "trainer.devices=2",
+        "data.batch_size=2",
+    ]
+    words = [*SETTINGS, *endless, "seed=7", f"sweep.jobs={jobs}", "hydra.sweep.dir=sweep"]
+    process = subprocess.Popen(
+        [sys.executable, str(ROOT / "train.py"), "-m", *words],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stderr=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+    )
+    run, deadline = tmp_path / "sweep" / "0", time.monotonic() + 120
+    while not (run / "metrics.csv").is_file() or len(metrics(run)) < 5:
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+    process.terminate()  # it alone: a terminal would tell all
+    assert process.wait(timeout=120) == 128 + signal.SIGTERM
+    summary = json.loads((run / "summary.json").read_text())
+    assert summary["exit_reason"] == f"signal {int(signal.SIGTERM)}"
+    assert list(run.glob(f"checkpoints/step-{summary['steps']:08}/manifest.json"))
+    record = json.loads((tmp_path / "sweep" / "trials" / "00000.json").read_text())
+    assert record["status"] == "interrupted"
+
+
 @pytest.mark.parametrize("arguments", [["--help"], ["model.n_layr=2"], ["optimizer=adamx"]])
 def test_help_and_a_typo_load_no_heavy_library(program, arguments):
     done = program("train.py", *arguments, env={"PYTHONPROFILEIMPORTTIME": "1"})

@@ -1,5 +1,6 @@
 """The programs. Heavy imports stand inside, so that nothing but real work pays for them."""
 
+import dataclasses
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,7 +12,7 @@ from gpt_pretrain.config import GenerateConfig, TrainConfig
 from gpt_pretrain.generation.prompts import quoted
 from gpt_pretrain.launch.process import is_launched, launching, process, rank
 from gpt_pretrain.runs.owner import owned
-from gpt_pretrain.sweep.trial import conclude_trial, goes_on, is_sweep, judge, run_alone, swept_first
+from gpt_pretrain.sweep.trial import conclude_trial, draws, goes_on, is_sweep, judge, run_alone, swept_first
 
 if TYPE_CHECKING:
     from gpt_pretrain.launch.meeting import Meeting
@@ -43,7 +44,7 @@ def train_command(config: TrainConfig, run: Path) -> float | None:
         return _follow(config)
     with owned(run), _meeting(config) as meeting:
         goes_on(config, run)
-        prepared = preflight(config, run)
+        prepared = dataclasses.replace(preflight(config, run), draws=draws(config))
         if is_launched() or not (prepared.plan.world_size > 1 and is_sweep()):
             with accepted(run, config) as typed, launching(prepared.plan.world_size):
                 words = swept_first(typed)

@@ -78,10 +78,6 @@ class LoggerConfig:
     offline: bool = False  # Weights & Biases: keep all in the run's folder; `wandb sync` sends it later
     mlflow_uri: str | None = None  # MLflow's server; null: a folder mlruns/ in the run's
 
-    @property
-    def draws(self) -> bool:
-        return self.pictures is not False
-
     def check(self) -> None:
         """Raise InputError where what is asked for is not installed."""
         for name, package in (("wandb", "wandb"), ("mlflow", "mlflow-skinny")):

@@ -24,6 +24,7 @@ ENDING = tuple(int(getattr(signal, name)) for name in NAMES if hasattr(signal, n
 # What sends one signal may send it twice: `timeout` to its child and its group, a launcher what its ranks got
 # from the terminal themselves. Seconds in which it is one.
 AT_ONCE, PASSED_ON = 0.3, 2.0
+PASSES_ON = "GPT_PRETRAIN_PASSES_ON"  # in the environment of what a program of ours started, as a launcher
 
 
 class Interrupted(KeyboardInterrupt):
@@ -142,7 +143,7 @@ def _count(number: int) -> None:
 
 def _has_launcher() -> bool:
     try:
-        return process().launcher is not None
+        return PASSES_ON in os.environ or process().launcher is not None
     except InputError:  # which the program is about to say
         return True
 

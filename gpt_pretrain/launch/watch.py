@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 INTERVAL = 1.0  # seconds between two beats
 GRACE = 4.0  # seconds for the main thread to end by itself, once a process is known to be lost
+STACKS = 2.0  # seconds to write stacks in: what hangs may be the file system
 # What no process can put off; on Windows every signal ends it so.
 KILL = signal.SIGKILL if sys.platform != "win32" else signal.SIGTERM
 
@@ -100,11 +101,7 @@ class Watch:
             if self.lost is None and stuck > self.silence + 2 * INTERVAL and self.process.rank:
                 self.lost = (0, f"has not answered for {stuck:.0f} s")  # the store is in its process
             if self.lost is not None and not self._closed.wait(GRACE):
-                self._write_stacks()
-                show(f"error: {self.line()}", file=sys.stderr, flush=True)
-                self._say_last()
-                self._end_lost()
-                os._exit(InfrastructureError.exit_code)
+                self._end()
 
     def _find_lost(self) -> tuple[int, str] | None:
         if self.process.rank and self.store.check(["lost"]):
@@ -191,6 +188,17 @@ class Watch:
         with suppress(ProcessLookupError, PermissionError):
             if there and there["host"] == socket.gethostname() and there["boot"] == boot_id():
                 os.kill(there["pid"], KILL)
+
+    def _end(self) -> None:
+        writer = threading.Thread(target=self._write_stacks, daemon=True)
+        try:
+            writer.start()
+            writer.join(STACKS)
+            show(f"error: {self.line()}", file=sys.stderr, flush=True)
+            self._say_last()
+            self._end_lost()
+        finally:
+            os._exit(InfrastructureError.exit_code)
 
     def _write_stacks(self) -> None:
         """What each thread of this process is at: of the lost one too, where only its main thread hangs."""

@@ -30,19 +30,30 @@ def owned(folder: Path, setting: str = "hydra.run.dir") -> Iterator[None]:
     """
     # The folders that were not there, the innermost first, to be removed again if they stay empty.
     made = [path for path in (folder, *folder.parents) if not path.exists()]
-    folder.mkdir(parents=True, exist_ok=True)
-    check_folder(folder)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        check_folder(folder)
+        with _held(folder, setting):
+            yield
+    finally:
+        for path in made:
+            with suppress(OSError):  # not empty
+                path.rmdir()
+
+
+@contextmanager
+def _held(folder: Path, setting: str) -> Iterator[None]:
     file = folder / LOCK
     is_new, refused = not file.exists(), False
     lock = FileLock(file, timeout=0)
     try:
-        lock.acquire()
-    except Timeout as error:
-        raise InputError(
-            f"{folder} is in use by {_described(_read_owner(folder))}\n"
-            f"wait until it has ended, stop it, or give another {setting}"
-        ) from error
-    try:
+        try:
+            lock.acquire()
+        except Timeout as error:
+            raise InputError(
+                f"{folder} is in use by {_described(_read_owner(folder))}\n"
+                f"wait until it has ended, stop it, or give another {setting}"
+            ) from error
         _warn_of_another_machine(folder)
         owner = {"host": socket.gethostname(), "pid": os.getpid(), "started": f"{datetime.now():%F %T}"}
         (folder / OWNER).write_text(json.dumps(owner) + "\n", encoding="utf-8")
@@ -51,13 +62,11 @@ def owned(folder: Path, setting: str = "hydra.run.dir") -> Iterator[None]:
         refused = True
         raise
     finally:
-        (folder / OWNER).unlink(missing_ok=True)
-        if is_new and (refused or {entry.name for entry in folder.iterdir()} == {LOCK}):
-            file.unlink(missing_ok=True)  # while it is held: nobody else can have taken it
-        lock.release()
-        for path in made:
-            with suppress(OSError):  # not empty
-                path.rmdir()
+        if lock.is_locked:
+            (folder / OWNER).unlink(missing_ok=True)
+            if is_new and (refused or {entry.name for entry in folder.iterdir()} == {LOCK}):
+                file.unlink(missing_ok=True)  # while it is held: nobody else can have taken it
+            lock.release()
 
 
 def _read_owner(folder: Path) -> dict[str, Any] | None:

@@ -54,9 +54,8 @@ class Course:
                 run_workers(
                     self.config.hydra, record.folder, search.config.jobs, lambda: self._look(queue, board)
                 )
-            else:
-                self._run(queue, board)
-            queue.end()
+            elif self._run(queue, board):
+                queue.end()
         finally:
             queue.refresh()
             board.write()
@@ -90,8 +89,8 @@ class Course:
     def _launcher_name(self) -> str:
         return str(self.config.hydra.runtime.choices.get("hydra/launcher"))
 
-    def _run(self, queue: Queue, board: Board) -> None:
-        """Launch trials until none is left to take."""
+    def _run(self, queue: Queue, board: Board) -> bool:
+        """Launch trials until none is left to take. False where this process ends before that."""
         logging.getLogger("hydra._internal.core_plugins.basic_launcher").setLevel(logging.WARNING)
         launcher = Plugins.instance().instantiate_launcher(
             hydra_context=self.context, task_function=self.task_function, config=self.config
@@ -108,7 +107,8 @@ class Course:
             elif waits:
                 time.sleep(1)
             else:
-                return
+                return not queue.has_given_up()
+        return False
 
     def _at_most(self, queue: Queue) -> int:
         """How many trials are launched at a time: a launcher of several gets all that wait for no other."""
@@ -117,6 +117,7 @@ class Course:
         if self._takes_all_down() and queue.has_died():  # alone, so that it does not end others again
             return 1
         depends = queue.config.strategy in ("tpe", "cmaes") or queue.config.prune != "none"
+        depends |= queue.config.most_failures is not None
         return self.max_batch_size or (queue.config.jobs if depends else max(1, queue.total))
 
     def _launch(self, launcher: Launcher, queue: Queue, trials: Sequence[Trial]) -> None:

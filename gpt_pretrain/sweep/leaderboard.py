@@ -3,6 +3,7 @@
 import csv
 import io
 import math
+import os
 import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -126,8 +127,8 @@ def _cell(value: object) -> str:
 
 
 def replace(file: Path, text: str) -> None:
-    """Write a file whole or not at all."""
-    partial = file.with_name(f".{file.name}.partial")
+    """Write a file whole or not at all, whatever other process of the sweep writes it meanwhile."""
+    partial = file.with_name(f".{file.name}.{os.getpid()}.partial")
     partial.write_text(text, encoding="utf-8")
     partial.replace(file)
 

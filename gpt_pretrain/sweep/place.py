@@ -49,9 +49,10 @@ def _unfinished(search: Search) -> Path | None:
         try:
             if differences(search.described, record.search()):
                 continue
-            trials = record.refresh().values()
+            record.refresh()
+            if record.has_ended(n_trials(search.space, search.config)):
+                continue
         except ArtifactError:  # it is named where it is asked for
             continue
-        if any(not trial.ended for trial in trials) or len(trials) < n_trials(search.space, search.config):
-            return folder
+        return folder
     return None

@@ -8,6 +8,7 @@ from gpt_pretrain.sweep.probes import is_settled
 from gpt_pretrain.sweep.record import (
     DIVERGED,
     FAILED,
+    MOST_DEATHS,
     PAUSED,
     PRUNED,
     REFUSED,
@@ -23,7 +24,6 @@ from gpt_pretrain.sweep.space import Point
 from gpt_pretrain.sweep.strategies import build_draw, n_trials, next_number, promoted
 from gpt_pretrain.sweep.trial import outcome
 
-MOST_DEATHS = 3  # of a trial's processes on end, without getting further
 Obstacle = Callable[[Point], UserFacingError | None]  # why a point cannot work
 
 
@@ -51,7 +51,12 @@ class Queue:
                 again = self.config.retry and trial.status in WITHOUT_RESULT
                 if again and not self.record.is_taken(number):
                     self.record.update(
-                        number, status=WAITING, reason="", exit_code=None, metrics={}, reached=[], deaths=0
+                        # What it measured stands: it goes on from its checkpoint, and measures over the rest.
+                        number,
+                        status=WAITING,
+                        reason="",
+                        exit_code=None,
+                        deaths=0,
                     )
 
     def next(self, at_most: int) -> list[Trial]:
@@ -59,10 +64,8 @@ class Queue:
         taken: list[Trial] = []
         with self.record.turn():
             self.refresh()
-            if self.has_given_up():
-                return taken
             for trial in list(self.record.trials.values()):
-                if len(taken) == at_most:
+                if len(taken) == at_most or self.has_given_up():
                     return taken
                 if trial.ended or trial.status == PAUSED or not self._take(trial.number):
                     continue
@@ -70,7 +73,11 @@ class Queue:
                     self._give_up(trial)
                     continue
                 taken.append(trial)
-            while len(taken) < at_most and (trial_ := self._new() or self._promoted()) is not None:
+            while (
+                len(taken) < at_most
+                and not self.has_given_up()
+                and (trial_ := self._new() or self._promoted()) is not None
+            ):
                 taken.append(trial_)
         return taken
 
@@ -121,7 +128,9 @@ class Queue:
         self.refresh()
         for trial in trials:
             now_ = self.record.trials[trial.number]
-            if again:
+            if again or self.record.runs_on(
+                trial.number
+            ):  # a cluster's job, though the launcher has given up
                 continue
             if trial.number in errors and now_.status in (WAITING, RUNNING):
                 status, code, reason = outcome(errors[trial.number])
@@ -178,6 +187,7 @@ class Queue:
     def end(self) -> None:
         """Nothing is left to run: what halving let pause is given up."""
         with self.record.turn():
+            self.record.end(self.total)
             for number, trial in list(self.record.trials.items()):
                 if trial.status == PAUSED and not self.record.is_taken(number):
                     self.record.update(number, status=PRUNED, reason="not among the best of its rung")

@@ -21,13 +21,14 @@ from gpt_pretrain.foreign import read_json
 from gpt_pretrain.runs.owner import LOCK
 from gpt_pretrain.sweep.space import Point
 
-SEARCH, TRIALS, LOCKS = "search.json", "trials", ".locks"
+SEARCH, TRIALS, END, LOCKS = "search.json", "trials", "end.json", ".locks"
 SWEEPS = Path("multirun")  # where sweeps are that no folder was named for
 LOOKED_AT = 20  # of them, the newest
 WAITING, RUNNING, PAUSED, INTERRUPTED = "waiting", "running", "paused", "interrupted"
 FINISHED, PRUNED, DIVERGED, REFUSED, FAILED = "finished", "pruned", "diverged", "refused", "failed"
 ENDED = {FINISHED, PRUNED, DIVERGED, REFUSED, FAILED}
 WITHOUT_RESULT = {DIVERGED, REFUSED, FAILED}
+MOST_DEATHS = 3  # of a trial's processes on end, without getting further
 _NUMBERS = (int, float, type(None))
 
 
@@ -108,10 +109,10 @@ def _is_row(row: Any) -> bool:
 
 def write_json(file: Path, content: Mapping[str, Any]) -> None:
     """Write `file` whole or not at all: a process that is killed leaves the old one, or the new one."""
+    text = json.dumps(content, indent=1, allow_nan=False) + "\n"
     partial = file.with_name(f".{file.name}.{os.getpid()}.partial")
     with partial.open("w", encoding="utf-8") as stream:
-        json.dump(content, stream, indent=1, allow_nan=False)
-        stream.write("\n")
+        stream.write(text)
         stream.flush()
         os.fsync(stream.fileno())
     partial.replace(file)
@@ -163,6 +164,17 @@ class SweepRecord:
         if not self.exists():
             write_json(self.folder / SEARCH, search)
 
+    def end(self, n_trials: int) -> None:
+        """Note that of so many trials none is left to run, those that were passed over included."""
+        write_json(self.folder / LOCKS / END, {"n_trials": n_trials})
+
+    def has_ended(self, n_trials: int) -> bool:
+        """Whether so many trials were run or passed over, and each has ended. Raises ArtifactError."""
+        file = self.folder / LOCKS / END
+        enough = read_json(file).get("n_trials") if file.is_file() else len(self.trials)
+        is_over = isinstance(enough, int) and enough >= n_trials
+        return is_over and all(trial.ended for trial in self.trials.values())
+
     def search(self) -> dict[str, Any]:
         return read_json(self.folder / SEARCH)
 
@@ -204,7 +216,7 @@ class SweepRecord:
             lock.acquire(timeout=0)
         except Timeout:
             return False
-        if self._runs_elsewhere(number):
+        if self.runs_on(number):
             lock.release()
             return False
         self.taken[number] = lock
@@ -221,7 +233,7 @@ class SweepRecord:
         for number in numbers:
             self.taken.pop(number).release()
 
-    def _runs_elsewhere(self, number: int) -> bool:
+    def runs_on(self, number: int) -> bool:
         """Whether a trial goes on although the sweep that launched it is gone, as a cluster's job does."""
         trial = self.trials.get(number)
         file = self.folder / trial.folder / LOCK if trial is not None and trial.folder else None

@@ -4,7 +4,9 @@ An environment variable, which Hydra sets for a trial under every launcher, says
 """
 
 import logging
+import math
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -23,6 +25,7 @@ from gpt_pretrain.config.sweep import SweepConfig
 from gpt_pretrain.config.words import word
 from gpt_pretrain.errors import DivergedError, InputError, StoppedError, UserFacingError
 from gpt_pretrain.launch.process import rank, without_launcher
+from gpt_pretrain.launch.signals import PASSES_ON
 from gpt_pretrain.runs.folders import find_checkpoints
 from gpt_pretrain.sweep.record import (
     DIVERGED,
@@ -30,6 +33,7 @@ from gpt_pretrain.sweep.record import (
     FAILED,
     FINISHED,
     INTERRUPTED,
+    MOST_DEATHS,
     PAUSED,
     PRUNED,
     REFUSED,
@@ -118,17 +122,19 @@ def outcome(error: BaseException) -> tuple[str, int, str]:
 
 
 def goes_on(config: TrainConfig, run: Path) -> None:
-    """A trial that was interrupted, or that halving lets go on, resumes in its own folder.
-
-    Pictures of a short run take longer than its steps, and a sweep draws its own: a trial's are on request.
-    """
+    """A trial that was interrupted, or that halving lets go on, resumes in its own folder."""
     file = own_record()
     if file is not None:
-        if config.logger.pictures is None:
-            config.logger.pictures = False
         file.update(seed=config.seed)
         if config.resume is None and find_checkpoints(run):
             config.resume = str(run)
+
+
+def draws(config: TrainConfig) -> bool:
+    """Whether this run draws pictures. A trial on request: a sweep draws its own, and they take longer than
+    the steps of a short one.
+    """
+    return own_record() is None if config.logger.pictures is None else config.logger.pictures
 
 
 def conclude_trial(summary: Mapping[str, Any]) -> None:
@@ -159,10 +165,14 @@ def judge(config: SweepConfig, plan: Plan) -> Callable[[int, Mapping[str, float]
         trial = file.read()
         for name, value in measured.items():
             kept = [row for row in trial.metrics.get(name, []) if row[0] < step]
-            trial.metrics[name] = [*kept, [step, value]]
+            known = [[step, value]] * math.isfinite(value)  # a perplexity may be beyond all numbers
+            trial.metrics[name] = [*kept, *known]
         reason = None
         if config.prune == "halving" and step in steps_of_rungs:
-            trial.reached[steps_of_rungs.index(step) :] = [measured["val/loss"]]
+            loss = measured["val/loss"]
+            trial.reached[steps_of_rungs.index(step) :] = [
+                loss if math.isfinite(loss) else sys.float_info.max
+            ]
             reason = "paused"
         file.write(trial)
         if config.prune == "median" and step < plan.steps:
@@ -188,40 +198,60 @@ def run_alone(run: Path) -> float | None:
     Lightning starts a rank by running the command line again, sweep and all, and leaves its process group
     behind for the next trial, which would train on half of its samples without a word.
     """
-    words = [*HydraConfig.get().overrides.task, word("hydra.run.dir", str(run)), "hydra.mode=RUN"]
-    words += [word("resume", str(run))] * bool(find_checkpoints(run))
-    code = subprocess.run(own_command(HydraConfig.get(), words), env=own_environment()).returncode
+    deaths, code = 0, -1
+    while code < 0 and deaths < MOST_DEATHS:  # by a signal that it could not answer: as when memory runs out
+        saved = find_checkpoints(run)[:1]
+        words = [*HydraConfig.get().overrides.task, word("hydra.run.dir", str(run)), "hydra.mode=RUN"]
+        words += [word("resume", str(run))] * bool(saved)
+        code = _ended(own_command(HydraConfig.get(), words))
+        deaths = deaths + 1 if find_checkpoints(run)[:1] == saved else 1
     if code:
-        error = UserFacingError(f"the trial in {run} failed with exit code {code}")
-        error.exit_code = code if code > 0 else 128 - code
+        why = f"failed with exit code {code}" if code > 0 else f"was killed {deaths} times on end by a signal"
+        error = UserFacingError(f"the trial in {run} {why}")
+        error.exit_code = code if code > 0 else 5
         raise error
     file = own_record()
     return None if file is None else file.read().objective
 
 
-def own_command(hydra: Any, words: list[str]) -> list[str]:
+def _ended(command: list[str]) -> int:
+    """The exit code of `command`. It hears of a signal that comes to this process, and ends in good order."""
+    program = subprocess.Popen(command, env=own_environment())
+    try:
+        return program.wait()
+    except KeyboardInterrupt as interrupt:
+        if os.name != "nt":  # there the terminal tells it
+            program.send_signal(getattr(interrupt, "number", signal.SIGINT))
+        return program.wait()
+    finally:
+        if program.poll() is None:
+            program.kill()
+
+
+# Hydra's own words of a sweep, and what each trial is given.
+OF_SWEEPS = ("hydra.sweep.", "hydra.sweeper", "hydra/sweeper", "hydra.launcher", "hydra/launcher")
+OF_TRIALS = ("hydra.run.dir=", "hydra.job.env_set", "+hydra.job.env_set")
+
+
+def own_command(
+    hydra: Any, words: list[str], left_out: tuple[str, ...] = (*OF_SWEEPS, *OF_TRIALS)
+) -> list[str]:
     """This program with other words: by its module, since a launcher's process has an argv of its own, and
-    with the folders of settings that this one was given, which Hydra's own settings name.
+    with the folders of settings that this one was given, which Hydra's own settings name. `left_out` are
+    beginnings of Hydra's own words.
     """
     folders = [entry for entry in hydra.runtime.config_sources if entry.provider == "command-line"]
     flags = [flag for entry in folders for flag in ("--config-dir", entry.path)]
     flags += ["--config-name", str(hydra.job.config_name)]
-    theirs = (
-        "hydra.mode=",
-        "hydra.sweep.",
-        "hydra.sweeper",
-        "hydra/sweeper",
-        "hydra.launcher",
-        "hydra/launcher",
-    )
-    own = ("hydra.run.dir=", "hydra.job.env_set", "+hydra.job.env_set")
-    kept = [entry for entry in hydra.overrides.hydra if not entry.startswith((*theirs, *own))]
+    kept = [entry for entry in hydra.overrides.hydra if not entry.startswith(("hydra.mode=", *left_out))]
     return [sys.executable, "-m", "gpt_pretrain", *flags, *kept, *words]
 
 
 def own_environment() -> dict[str, str]:
-    """This process's environment without a launcher's variables, for a program that finds this package."""
-    environment = without_launcher(os.environ)
+    """This process's environment without a launcher's variables, for a program that finds this package, and
+    hears of signals from here as well as from the terminal.
+    """
+    environment = without_launcher(os.environ) | {PASSES_ON: "1"}
     package = str(Path(__file__).parent.parent.parent)
     environment["PYTHONPATH"] = os.pathsep.join(filter(None, [package, environment.get("PYTHONPATH")]))
     return environment

@@ -44,8 +44,9 @@ def run_workers(hydra: Any, folder: Path, jobs: int, look: Callable[[], None]) -
 
 
 def _start(hydra: Any, folder: Path, jobs: int, index: int) -> subprocess.Popen[bytes]:
-    words = [*hydra.overrides.task, "sweep.jobs=1", word("hydra.sweep.dir", str(folder))]
-    command = own_command(hydra, ["-m", *words])
+    # What is to be tried again was set back before; a worker would do so again with what failed since.
+    words = [*hydra.overrides.task, "sweep.jobs=1", "sweep.retry=false", word("hydra.sweep.dir", str(folder))]
+    command = own_command(hydra, ["-m", *words], left_out=("hydra.sweep.dir=",))
     environment = own_environment() | {PARENT: str(os.getpid())}
     environment.setdefault("OMP_NUM_THREADS", str(_threads(jobs)))
     devices = _devices(jobs, index)

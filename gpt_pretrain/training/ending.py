@@ -83,6 +83,7 @@ class Ending:
                 self.summary,
                 self.metrics.first_val_loss,
                 (self.samples.first, self.samples.newest),
+                self.prepared.draws,
             )
         if kind is SystemExit and error is not None:
             raise error from None

@@ -14,13 +14,13 @@ from gpt_pretrain.training.metrics_csv import MetricsCSV
 from gpt_pretrain.training.tensorboard import EventFiles
 
 
-def build_loggers(config: LoggerConfig, run: Path, due: int) -> list[Logger]:
+def build_loggers(config: LoggerConfig, run: Path, due: int, pictures: bool) -> list[Logger]:
     """`due`: the first step that is still to be logged; what was written from it on is written anew."""
     loggers: list[Logger] = []
     if config.csv:
         loggers.append(CSV(run / "metrics.csv", due))
     if config.tensorboard:
-        loggers.append(TensorBoard(run, due, config.draws))
+        loggers.append(TensorBoard(run, due, pictures))
     for kind, wanted, make in (("wandb", config.wandb, _wandb), ("mlflow", config.mlflow, _mlflow)):
         if wanted:
             with watching(kind):

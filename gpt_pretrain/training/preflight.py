@@ -60,6 +60,7 @@ class Prepared:
     changes: list[str]  # settings that a resumed run goes on with other values of
     sample_prompt: str  # as the tokenizer can read it, and
     sample_decoding: DecodingConfig
+    draws: bool  # pictures
 
 
 def preflight(config: TrainConfig, run: Path) -> Prepared:
@@ -107,6 +108,7 @@ def preflight(config: TrainConfig, run: Path) -> Prepared:
         changes=changes,
         sample_prompt=prompt_for(tokenizer, config.trainer.sample_prompt or config.data.prompt, corpus.val),
         sample_decoding=decoding_for(tokenizer, config.decoding),
+        draws=config.logger.pictures is not False,
     )
 
 

@@ -149,6 +149,7 @@ def conclude(
     summary: Summary,
     first_val_loss: float | None,
     samples: tuple[str, str],
+    draws: bool,
 ) -> None:
     """Write summary, plot and TensorBoard's row of settings; say on one screen how it went and what to run
     next. `samples` are the first and the newest.
@@ -159,7 +160,7 @@ def conclude(
     rows: list[dict[str, float]] = []
     with watching("metrics.csv"):
         rows = read_rows(run / "metrics.csv")
-    if config.logger.draws:
+    if draws:
         with watching("loss.png"):
             _draw(config, plan, run, rows, summary)
         with watching(PAGE):

@@ -108,7 +108,7 @@ def _fit(
         explain(config, prepared, run, module.model)
     if not rank():
         open_records(config, machine, run, words, trainer.loggers)
-    if config.logger.draws:
+    if prepared.draws:
         with watching("loss.png"):  # drawn at the end, tried now
             import gpt_pretrain.training.plots  # noqa: F401
     ending = Ending(config, prepared, run, words, trainer, module, stop, metrics, samples, checkpoints)
@@ -134,7 +134,9 @@ def _build_trainer(
         val_check_interval=plan.eval_every * plan.accumulate,  # Lightning counts micro-steps here
         num_sanity_val_steps=0 if prepared.resume_from else -1,  # the validation loss before the first step
         use_distributed_sampler=False,  # batches know their rank
-        logger=build_loggers(config.logger, run, prepared.first_step + (not prepared.unfinished)),
+        logger=build_loggers(
+            config.logger, run, prepared.first_step + (not prepared.unfinished), prepared.draws
+        ),
         callbacks=callbacks,
         plugins=[
             DirectoryCheckpointIO(

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from gpt_pretrain.errors import ArtifactError, InputError
+from gpt_pretrain.runs import owner
 from gpt_pretrain.runs.owner import LOCK, OWNER, owned
 from tests.conftest import ROOT
 
@@ -42,12 +43,47 @@ def holder(tmp_path):
 def test_the_second_is_refused_with_host_pid_and_start_and_changes_nothing(holder, tmp_path):
     run = tmp_path / "run"
     before = {path.name: path.read_bytes() for path in run.iterdir()}
-    owner = json.loads(before[OWNER])
+    holding = json.loads(before[OWNER])
     with pytest.raises(InputError, match="is in use by another process") as refused, owned(run):
         pass
-    assert all(str(owner[key]) in str(refused.value) for key in ("host", "pid", "started"))
-    assert owner["pid"] == holder.pid
+    assert all(str(holding[key]) in str(refused.value) for key in ("host", "pid", "started"))
+    assert holding["pid"] == holder.pid
     assert {path.name: path.read_bytes() for path in run.iterdir()} == before
+
+
+def test_a_signal_at_any_line_of_taking_a_folder_leaves_no_trace_of_it(tmp_path):
+    """As Python answers one: between two lines of ours."""
+    source, left, n_lines = owner.__file__, [], 0
+
+    def interrupting(at):
+        lines = 0
+
+        def trace(frame, event, argument):
+            nonlocal lines
+            if frame.f_code.co_filename != source:
+                return None
+            lines += event == "line"
+            if event == "line" and lines == at:
+                raise KeyboardInterrupt
+            return trace
+
+        return trace
+
+    while True:
+        n_lines += 1
+        run = tmp_path / str(n_lines) / "run"
+        before = sys.gettrace()
+        try:
+            sys.settrace(interrupting(n_lines))
+            with owned(run):
+                sys.settrace(before)
+                break
+        except KeyboardInterrupt:
+            left += [path for path in (run.parent, run) if path.exists()]
+        finally:
+            sys.settrace(before)
+    assert n_lines > 10
+    assert left == []
 
 
 def test_the_folder_of_a_dead_owner_is_taken_over(holder, tmp_path):

@@ -3,8 +3,10 @@
 import os
 
 import pytest
+from filelock import FileLock
 
 from gpt_pretrain.config import SweepConfig
+from gpt_pretrain.runs.owner import LOCK
 from gpt_pretrain.sweep.queue import Queue
 from gpt_pretrain.sweep.record import SweepRecord
 from gpt_pretrain.sweep.search import Search
@@ -47,9 +49,44 @@ def test_a_trial_whose_process_dies_is_begun_again_until_it_has_died_three_times
     given_up = own.record.trials[0]
     assert (trial.number, given_up.status, given_up.exit_code) == (1, "failed", 5)
     assert "died 3 times" in given_up.reason
+    own.record.update(0, reached=[2.5], metrics={"val/loss": [[1, 2.5]]})
     own.config.retry = True  # as another process that is told to try again
     own.begin()
-    assert (own.record.trials[0].status, own.record.trials[0].deaths) == ("waiting", 0)
+    again = own.record.trials[0]
+    assert (again.status, again.deaths) == ("waiting", 0)
+    assert (again.reached, again.measured()) == ([2.5], {1: 2.5})  # it goes on from a checkpoint
+
+
+def test_a_trial_that_runs_on_though_its_launcher_has_failed_is_left_to_itself(tmp_path):
+    """As a cluster's job, where another one of the same launch was killed."""
+    (first, second) = (own := queue(tmp_path)).next(2)
+    (tmp_path / "0").mkdir()
+    own.record.update(0, status="running", folder="0")
+    with FileLock(tmp_path / "0" / LOCK):
+        own.settle([first, second], {0: OSError("killed"), 1: OSError("killed")}, again=False)
+    assert [trial.status for trial in own.record.trials.values()] == ["running", "failed"]
+
+
+def test_no_trial_is_taken_once_there_are_as_many_failures_as_are_borne(tmp_path):
+    own = queue(tmp_path)
+    own.config.most_failures = 1
+    (first,) = own.next(1)
+    own.record.update(first.number, status="refused")
+    assert not own.has_given_up()  # what cannot work was never tried
+    own.record.update(first.number, status="failed")
+    assert (own.next(2), own.left()) == ([], 1)
+
+
+def test_points_that_were_passed_over_leave_no_sweep_unfinished(tmp_path):
+    own = queue(tmp_path)
+    (trial,) = own.next(1)
+    own.record.update(trial.number, status="finished")
+    assert not own.record.has_ended(2)
+    own.end()  # the other point was left out
+    assert own.record.has_ended(2)
+    assert not own.record.has_ended(3)  # more trials are asked for
+    own.record.update(trial.number, status="waiting")
+    assert not own.record.has_ended(2)
 
 
 def test_a_trial_that_got_further_before_it_died_is_not_given_up(tmp_path, die):

@@ -237,6 +237,23 @@ def test_halving_gives_most_trials_up_and_finishes_the_best_as_it_would_have_run
     assert [step for step, _ in best["metrics"]["val/loss"]] == [1, 2, 3, 4, 5, 6]
 
 
+def test_what_halving_lets_pause_is_not_given_up_where_failures_end_the_sweep(typed, tmp_path, trained):
+    trained.failing[1e-2] = RuntimeError("a bug")
+    words = [*SETTINGS, "trainer.max_steps=6", "trainer.eval_every=1", "optimizer.lr=1e-4,1e-3,1e-2", NAMED]
+    halving = ["sweep=halving", "sweep.prune_at=[1]"]
+    assert typed("train", "-m", *words, *halving, "sweep.most_failures=1")[0] == 1
+    assert [row["status"] for row in records(tmp_path / "sweep")].count("pruned") == 0
+    assert typed("train", "-m", *words, *halving)[0] == 1  # it goes on
+    assert {row["status"] for row in records(tmp_path / "sweep")} == {"finished", "pruned", "failed"}
+
+
+def test_a_sweep_that_has_passed_points_over_has_ended(typed, tmp_path):
+    words = [*SETTINGS, "model.n_heads=2,3", "sweep.impossible=skip"]
+    for times in (1, 2):
+        assert typed("train", "-m", *words)[0] == 0
+        assert len(list(tmp_path.glob("multirun/*/*"))) == times
+
+
 @pytest.mark.parametrize("sweep", ["random", "tpe"])
 def test_a_search_without_end_draws_as_many_trials_as_are_wanted(typed, tmp_path, sweep):
     if sweep == "tpe":
