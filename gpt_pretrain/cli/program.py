@@ -198,6 +198,8 @@ def accepted(run: Path, config: object) -> Iterator[list[str]]:
         yield _begin(run, config)
     except KeyboardInterrupt:
         if found <= {LOCK, OWNER}:
+            for handler in _log_files():
+                handler.withdraw()
             for entry in run.iterdir():
                 if entry.name in found:
                     continue
@@ -218,10 +220,13 @@ def _begin(run: Path, config: object) -> list[str]:
         "overrides.yaml": words,
     }.items():
         (folder / name).write_text(OmegaConf.to_yaml(OmegaConf.create(content)), encoding="utf-8")
-    for handler in logging.getLogger().handlers:
-        if isinstance(handler, LogFile):
-            handler.begin()
+    for handler in _log_files():
+        handler.begin()
     return words
+
+
+def _log_files() -> list[LogFile]:
+    return [handler for handler in logging.getLogger().handlers if isinstance(handler, LogFile)]
 
 
 @contextmanager

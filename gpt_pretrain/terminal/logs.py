@@ -69,6 +69,11 @@ class LogFile(logging.FileHandler):
         for record in held:
             self.emit(record)
 
+    def withdraw(self) -> None:
+        """The run did not come about after all: nothing is written any more."""
+        self.held = []
+        self.close()
+
     def emit(self, record: logging.LogRecord) -> None:
         if self.held is not None:
             self.held.append(record)

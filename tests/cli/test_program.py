@@ -1,9 +1,11 @@
 """The programs as typed: exit codes, what is said, what is left behind."""
 
 import json
+import logging
 import os
 import shlex
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -16,6 +18,7 @@ from gpt_pretrain.cli import commands, program, refusals
 from gpt_pretrain.config import TrainConfig
 from gpt_pretrain.errors import InfrastructureError, InputError, StoppedError
 from gpt_pretrain.launch.launchers import Process
+from gpt_pretrain.launch.signals import Interrupted
 from tests.conftest import QUICK, ROOT
 
 pytestmark = pytest.mark.trains
@@ -120,6 +123,19 @@ def test_a_run_writes_nothing_outside_its_folder(typed, tmp_path):
     promised |= {"val", "summary.json", "environment.json", ".lock", ".saved"}
     names = {path.name for path in run.iterdir() if not path.name.startswith("events.out.tfevents.")}
     assert names == promised
+
+
+@pytest.mark.parametrize("speaks", [True, False])
+def test_a_signal_before_the_first_step_leaves_no_folder(typed, tmp_path, monkeypatch, speaks):
+    def train(*arguments, **options):
+        if speaks:
+            logging.getLogger("gpt_pretrain").warning("what opens the run's log")
+        raise Interrupted(signal.SIGINT)
+
+    monkeypatch.setattr("gpt_pretrain.training.train.train", train)
+    code, said = typed("train", *SETTINGS, "hydra.run.dir=runs/one")
+    assert (code, said.splitlines()[-1]) == (130, "error: interrupted by SIGINT")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_cfg_job_shows_what_a_command_line_comes_to_and_runs_nothing(typed, tmp_path, capsys, monkeypatch):
