@@ -16,15 +16,22 @@ from gpt_pretrain.launch.meeting import Meeting, as_first_of
 from gpt_pretrain.launch.process import process
 from gpt_pretrain.launch.watch import is_failed_exchange
 from gpt_pretrain.runs.folders import find_checkpoints
-from gpt_pretrain.training.preflight import Prepared
 from gpt_pretrain.training.report import short
 
 
 class Company(L.Callback):
-    """A context around the fit of several processes. A lost one ends it with its name."""
+    """A context around each fit of several processes, which meet once. A lost one ends it with its name."""
 
-    def __init__(self, config: TrainerConfig, prepared: Prepared, run: Path, meeting: Meeting | None) -> None:
-        self.config, self.prepared, self.run, self.meeting = config, prepared, run, meeting
+    def __init__(
+        self,
+        config: TrainerConfig,
+        world_size: int,
+        run: Path,
+        resume_from: Path | None,
+        meeting: Meeting | None,
+    ) -> None:
+        self.config, self.world_size, self.run, self.resume_from = config, world_size, run, resume_from
+        self.meeting, self.has_met = meeting, False
         self.children: dict[int, Popen[bytes]] = {}  # by rank, once Lightning has started them
 
     def on_train_batch_start(
@@ -34,9 +41,13 @@ class Company(L.Callback):
             self.meeting.watch.step = trainer.global_step
 
     def join(self, strategy: ParallelStrategy) -> None:
-        """Before Lightning's own rendezvous, which would wait without a word: it finds all there."""
+        """Before Lightning's own rendezvous, which would wait without a word: it finds all there. After a
+        run has rolled back they are together still.
+        """
         import torch.distributed as dist
 
+        if self.has_met:
+            return
         environment = strategy.cluster_environment
         assert environment is not None
         gpu = strategy.root_device.type == "cuda"
@@ -45,12 +56,10 @@ class Company(L.Callback):
                 "several GPUs need NCCL, which this PyTorch lacks: install one for CUDA, or set trainer=cpu"
             )
         if self.meeting is None:  # Lightning has just started the others
-            first = as_first_of(
-                process(), self.prepared.plan.world_size, environment.main_address, environment.main_port
-            )
+            first = as_first_of(process(), self.world_size, environment.main_address, environment.main_port)
             self.meeting = open_meeting(self.config, first)
             self.meeting.watch.children = self.children
-            self.meeting.gather(self.run, self.prepared.resume_from)
+            self.meeting.gather(self.run, self.resume_from)
         self.meeting.begin()
         self.meeting.watch.remedy, self.meeting.watch.run = self._remedy, self.run
         dist.init_process_group(
@@ -61,6 +70,7 @@ class Company(L.Callback):
             timeout=timedelta(seconds=self.config.exchange_timeout),
             device_id=strategy.root_device if gpu else None,
         )
+        self.has_met = True
 
     def __enter__(self) -> "Company":
         return self

@@ -36,7 +36,7 @@ class Starter(_SubprocessScriptLauncher):
         self.company = strategy.company
 
     def launch(self, function: Callable[..., Any], *args: Any, trainer: Any = None, **kwargs: Any) -> Any:
-        if not self.cluster_environment.creates_processes_externally:
+        if not self.company.has_met and not self.cluster_environment.creates_processes_externally:
             self._call_children_scripts()
             self.company.children = dict(enumerate(self.procs, start=1))
         _set_num_threads_if_needed(num_processes=self.num_processes)

@@ -69,10 +69,11 @@ def train(
     if (ended := _already_ended(prepared, run)) is not None:
         return ended
     divergence = build_divergence(config.trainer)
+    company = Company(config.trainer, prepared.plan.world_size, run, prepared.resume_from, meeting)
     with deferred():
         while True:
             try:
-                return _fit(config, prepared, run, words, divergence, hear, meeting, callbacks)
+                return _fit(config, prepared, run, words, divergence, hear, company, callbacks)
             except RolledBackError as found:
                 prepared = _rolled_back(prepared, run, divergence, found)
 
@@ -84,7 +85,7 @@ def _fit(
     words: Words,
     divergence: Divergence,
     hear: Hear | None,
-    meeting: Meeting | None,
+    company: Company,
     own: Sequence[L.Callback],
 ) -> Summary:
     plan, machine, settings = prepared.plan, prepared.machine, config.trainer
@@ -97,7 +98,6 @@ def _fit(
     bar = ProgressBar(plan, stop, metrics)
     verdict: list[L.Callback] = [] if hear is None else [Verdict(stop, hear)]
     checkpoints = Checkpoints(run, plan, stop, settings, bar.during)
-    company = Company(settings, prepared, run, meeting)
     # in this order: see their docstrings
     callbacks: list[L.Callback] = [stop, metrics, samples, bar, *verdict, company, checkpoints, parts]
     callbacks += [Unfinished(stop, metrics, samples)]

@@ -1,6 +1,7 @@
 """Copies (DDP) and shards (FSDP2) on two processes: the losses of one process, and the same checkpoints."""
 
 import csv
+import json
 from pathlib import Path
 
 import pytest
@@ -55,6 +56,21 @@ def test_shards_add_up_gradients_over_micro_steps_and_recompute(train):
     alone = train("alone", *more, *ONE)
     recomputed = "trainer.activation_checkpointing=true"
     assert_same(alone, train("shards", *more, *TWO, "trainer.strategy=fsdp", recomputed))
+
+
+def test_several_processes_roll_back_together_as_one_does(train):
+    more = ["trainer.max_steps=30", "trainer.checkpoint_every=3", "trainer.on_divergence=rollback"]
+    more += ["trainer.spike=1.15", "trainer.divergence_budget=20"]  # such leaps there are in any run
+    alone = train("alone", *more, *ONE)
+    for strategy in ("ddp", "fsdp"):
+        run = train(strategy, *more, *TWO, f"trainer.strategy={strategy}")
+        assert rolled_back(run) == rolled_back(alone) != []
+        assert_same(alone, run)
+
+
+def rolled_back(run: Path) -> list[list[int]]:
+    state = json.loads((run / "checkpoints" / "step-00000030" / "trainer_state.json").read_text())
+    return state["divergence"]["rolled_back"]
 
 
 def test_a_run_goes_from_one_process_to_copies_to_shards_and_back(train, program, tmp_path):
