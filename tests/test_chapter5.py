@@ -26,8 +26,14 @@ TABLE = """
 60 1.882 6.233   65 1.320 6.238   70 0.985 6.242   75 0.717 6.293   80 0.541 6.393   85 0.391 6.452
 """
 SPIKE = (22, "16.268")  # step, counted from 0, and its training loss
-# What the book shows of appendix D, less its last row: step 130, 0.041 and 6.915, is 0.035 and 6.936 here.
-APPENDIX_D = "0 10.934 10.939  5 9.151 9.461  10 7.949 8.184  15 6.362 6.876"
+# The same of appendix D, as the book's repository has it.
+APPENDIX_D = """
+  0 10.934 10.939    5 9.151 9.461   10 7.949 8.184   15 6.362 6.876   20 5.851 6.607   25 5.750 6.634
+ 30  5.225  6.944   35 4.304 6.512   40 3.736 6.383   45 2.395 6.244   50 2.948 6.279   55 2.316 6.169
+ 60  1.003  6.343   65 0.860 6.348   70 1.117 6.375   75 0.367 6.498   80 0.289 6.612   85 0.263 6.700
+ 90  0.151  6.788   95 0.097 6.805  100 0.081 6.832  105 0.089 6.900  110 0.045 6.911  115 0.047 6.903
+120  0.038  6.907  125 0.040 6.912  130 0.041 6.915
+"""
 
 
 @pytest.fixture(scope="module")
@@ -128,6 +134,10 @@ def test_the_experiment_prints_the_books_table_digit_for_digit(tmp_path, story):
 
 @pytest.mark.slow
 @pytest.mark.whole_chapter
-def test_appendix_d_prints_what_the_book_shows_of_its_log(tmp_path, story):
+def test_appendix_d_prints_the_book_s_log_to_one_in_the_third_decimal(tmp_path, story):
+    """No more: over 135 steps the rounding of one processor's sums comes to that much on another."""
     table, _ = printed(tmp_path, "experiment=appendix_d", f"data.path={story}")
-    assert table[:4] == as_rows(APPENDIX_D)
+    for row, expected in zip(table, as_rows(APPENDIX_D), strict=True):
+        assert [float(value) for value in row] == pytest.approx(
+            [float(value) for value in expected], abs=0.0011
+        )

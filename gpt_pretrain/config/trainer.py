@@ -60,6 +60,11 @@ class TrainerConfig:
                 "trainer.on_divergence=rollback goes back to what is written, which "
                 "trainer.save_in_background=true does not wait for: set one of them otherwise"
             )
+        if self.spike is not None and self.precision == "16-mixed":
+            raise InputError(
+                "trainer.spike compares gradients as they are, which trainer.precision=16-mixed scales: "
+                "set trainer.precision=bf16-mixed, or no trainer.spike"
+            )
 
 
 @dataclass(kw_only=True, slots=True)

@@ -16,8 +16,8 @@ from typing import Any
 from torch import Tensor
 
 from gpt_pretrain.config import ModelConfig
-from gpt_pretrain.foreign import read_bytes, read_json, to_yaml
-from gpt_pretrain.runs.folders import ASIDE, MANIFEST, fingerprint
+from gpt_pretrain.foreign import read_bytes, to_yaml
+from gpt_pretrain.runs.folders import ASIDE, MANIFEST, STATE, fingerprint, read_state
 from gpt_pretrain.runs.record import SETTINGS
 from gpt_pretrain.tokenizer import Tokenizer
 from gpt_pretrain.weights.fit import check_fit
@@ -25,8 +25,6 @@ from gpt_pretrain.weights.huggingface import files_beside, from_huggingface_conf
 from gpt_pretrain.weights.read import open_weights
 from gpt_pretrain.weights.safetensors_file import read_safetensors, write_safetensors
 from gpt_pretrain.weights.stored import check_finite
-
-STATE = "trainer_state.json"
 
 
 @dataclass(kw_only=True, slots=True)
@@ -49,6 +47,7 @@ def write_checkpoint(
     """Write `folder` whole or not at all: into a hidden sibling first, every file synced, then renamed."""
     partial = folder.with_name(f".{folder.name}.{os.getpid()}.partial")
     shutil.rmtree(partial, ignore_errors=True)
+    is_first = not folder.parent.exists()
     partial.mkdir(parents=True)
     try:
         tensors = to_huggingface(parameters, model_config)
@@ -75,6 +74,8 @@ def write_checkpoint(
                 aside.rename(folder)
             raise
         _sync(folder.parent)
+        if is_first:
+            _sync(folder.parent.parent)
         shutil.rmtree(aside, ignore_errors=True)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
@@ -96,7 +97,7 @@ def read_training(folder: Path) -> TrainingState:
     """What training goes on from. Raises ArtifactError for files that cannot be read."""
     return TrainingState(
         optimizer_tensors=_load_tensors(folder / "optimizer.safetensors"),
-        progress=read_json(folder / STATE, 64 << 20),
+        progress=read_state(folder),
     )
 
 

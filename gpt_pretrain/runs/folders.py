@@ -8,7 +8,7 @@ import logging
 import os
 import shutil
 from collections.abc import Collection
-from pathlib import Path, PureWindowsPath
+from pathlib import Path
 from typing import Any
 
 from gpt_pretrain.errors import ArtifactError, InputError
@@ -16,9 +16,10 @@ from gpt_pretrain.foreign import check_folder, read_json
 
 log = logging.getLogger(__name__)
 
-MANIFEST = "manifest.json"
+MANIFEST, STATE = "manifest.json", "trainer_state.json"
+LARGEST_STATE = 64 << 20  # bytes of trainer_state.json
 # What every checkpoint of a run holds.
-_WHOLE = ("config.json", "model.safetensors", "optimizer.safetensors", "settings.yaml", "trainer_state.json")
+_WHOLE = ("config.json", "model.safetensors", "optimizer.safetensors", "settings.yaml", STATE)
 SAVED = ".saved"  # in a run's folder: it had a checkpoint once
 ASIDE = ".replaced"  # what a checkpoint is called while another one of its step takes its place
 
@@ -144,13 +145,23 @@ def find_checkpoint(path: Path, setting: str = "checkpoint") -> Path:
 
 
 def _best_checkpoint(run: Path) -> Path | None:
-    """What summary.json calls the best; None where it says nothing that can be read."""
-    try:
-        # Of the path only the name counts: the run may have been moved, or come from another system.
-        best = PureWindowsPath(read_json(run / "summary.json")["best_checkpoint"])  # which takes both slashes
-        return run / "checkpoints" / best.name
-    except (ArtifactError, TypeError, KeyError):
-        return None
+    """What the newest checkpoint knows as the best: also while the run goes on, and after a kill."""
+    for checkpoint in filter(is_whole, find_checkpoints(run)):
+        try:
+            return step_folder(run, int(read_state(checkpoint)["callbacks"]["Checkpoints"]["best"]["step"]))
+        except (ArtifactError, TypeError, KeyError, ValueError):  # an evaluation may not have come yet
+            return None
+    return None
+
+
+def read_state(checkpoint: Path) -> dict[str, Any]:
+    """What training goes on from, its tensors left out. Raises ArtifactError."""
+    return read_json(checkpoint / STATE, LARGEST_STATE)
+
+
+def step_folder(run: Path, step: int) -> Path:
+    """The checkpoint of a step."""
+    return run / "checkpoints" / f"step-{step:08d}"
 
 
 def is_run(path: Path) -> bool:

@@ -4,7 +4,8 @@ from pathlib import Path
 from typing import Any
 
 from gpt_pretrain.config import ModelConfig
-from gpt_pretrain.foreign import read_json, read_yaml, to_yaml
+from gpt_pretrain.foreign import read_yaml, to_yaml
+from gpt_pretrain.runs.folders import read_state
 from gpt_pretrain.runs.record import OF_THIS_MACHINE, SETTINGS
 from gpt_pretrain.tokenizer import Tokenizer
 
@@ -48,8 +49,6 @@ All settings:
 {settings}
 """
 
-LARGEST_STATE = 64 << 20  # bytes
-
 
 def model_card(folder: Path, config: ModelConfig, tokenizer: Tokenizer, n_params: int) -> str:
     """A card for the model in `folder`: where that is a checkpoint, with its run's losses and settings."""
@@ -73,7 +72,7 @@ def model_card(folder: Path, config: ModelConfig, tokenizer: Tokenizer, n_params
 
 def _measured(checkpoint: Path) -> str:
     """Rows of a table: what the run had measured when it saved this."""
-    state = read_json(checkpoint / "trainer_state.json", LARGEST_STATE)
+    state = read_state(checkpoint)
     newest = _of(state, "callbacks", "Metrics", "newest")
     values = {
         "optimizer steps": state.get("global_step"),

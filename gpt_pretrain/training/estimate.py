@@ -71,6 +71,7 @@ def estimate_memory(
     batch_size: int,
     precision: str,
     shards: int = 1,
+    micro_steps: int = 1,
     recompute: bool = False,
     on_cpu: bool = False,
     loss_in_place: bool = False,
@@ -91,7 +92,8 @@ def estimate_memory(
     tokens = batch_size * model.context_length
     return Memory(
         weights=weights,
-        gradients=stored * parameters / shards,
+        # Over micro-steps they add up whole on each device, in float32.
+        gradients=stored * parameters / shards if shards == 1 or micro_steps == 1 else 4 * parameters,
         optimizer=state / shards,
         activations=tokens * _activations(model, precision, recompute=recompute, on_cpu=on_cpu),
         logits=tokens * model.vocab_size * _logits(precision, in_place=loss_in_place),

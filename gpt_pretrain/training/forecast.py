@@ -75,6 +75,7 @@ def _memory(config: TrainConfig, prepared: Prepared) -> Memory:
         batch_size=config.data.batch_size,
         precision=machine.precision,
         shards=machine.world_size if machine.strategy == "fsdp" else 1,
+        micro_steps=prepared.plan.accumulate,
         recompute=config.trainer.activation_checkpointing,
         on_cpu=machine.accelerator == "cpu",
         loss_in_place=find_ways(config.trainer, machine, prepared.model).loss == "in_place",
@@ -138,7 +139,7 @@ def _check_fits(config: TrainConfig, memory: Memory, device: Device) -> None:
         remedies.append("trainer=fsdp with more devices")
     if not config.trainer.activation_checkpointing:
         remedies.append("trainer.activation_checkpointing=true")
-    if config.data.batch_size > 1:
+    if config.data.batch_size > 1 and config.trainer.strategy != "fsdp":  # which adds gradients up whole
         remedies.append("a smaller data.batch_size with trainer.global_batch_tokens")
     raise InputError(
         f"{_gib(memory.total)} a device do not fit into the {_gib(device.memory)} of {config.plan_device}: "

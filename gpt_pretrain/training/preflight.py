@@ -19,10 +19,9 @@ from gpt_pretrain.data.corpus import (
 )
 from gpt_pretrain.data.learned import tokenizer_for
 from gpt_pretrain.errors import ArtifactError, InputError
-from gpt_pretrain.foreign import read_json
 from gpt_pretrain.launch.job import restarted
 from gpt_pretrain.launch.process import rank
-from gpt_pretrain.runs.folders import has_saved, newest_valid, restore
+from gpt_pretrain.runs.folders import has_saved, newest_valid, read_state, restore
 from gpt_pretrain.runs.record import differences, read_record
 from gpt_pretrain.terminal.watching import forget
 from gpt_pretrain.tokenizer import Tokenizer
@@ -41,9 +40,9 @@ SHAPE = ("vocab_size", "context_length", "emb_dim", "n_heads", "n_layers", "qkv_
 DECIDE_BATCHES = {
     *("seed", "optimizer.name", "data.special_tokens", "data.split", "data.val_fraction"),
     *("data.order", "trainer.draws", "tokenizer.vocab_size", "tokenizer.train_mb"),
+    *("tokenizer.encoding", "tokenizer.pattern"),
 }
 HIGH_LR = 2e-3  # for weights that have learned already
-LARGEST_STATE = 64 << 20  # bytes of trainer_state.json
 
 
 @dataclass(kw_only=True, slots=True, frozen=True)
@@ -202,7 +201,7 @@ def _check_goes_on(checkpoint: Path, corpus: Corpus, plan: Plan) -> tuple[int, b
     another batch than the one due would come next.
     """
     with _training_state(checkpoint):
-        progress = read_json(checkpoint / "trainer_state.json", LARGEST_STATE)
+        progress = read_state(checkpoint)
         corpus_then, plan_then = progress["GPTDataModule"]["corpus"], progress["plan"]
         first_step = int(progress["global_step"])
         stop = progress["callbacks"].get("Stop", {})  # an earlier version kept nothing

@@ -61,7 +61,8 @@ def train(
     that led to `config`, are recorded, and nothing follows from them. Of processes that another program
     started, all call it, with the `meeting` where they met.
 
-    `hear` is told each evaluation, and may end the run. `callbacks` of your own come after the run's.
+    `hear` is told each evaluation, and may end the run. `callbacks` of your own may, too; what is
+    saved has seen them.
 
     Raises DivergedError where the loss is no number, StoppedError after a signal, then with the state saved.
     """
@@ -99,10 +100,9 @@ def _fit(
     verdict: list[L.Callback] = [] if hear is None else [Verdict(stop, hear)]
     checkpoints = Checkpoints(run, plan, stop, settings, bar.during)
     # in this order: see their docstrings
-    callbacks: list[L.Callback] = [stop, metrics, samples, bar, *verdict, company, checkpoints, parts]
+    callbacks: list[L.Callback] = [stop, metrics, samples, bar, *verdict, *own, company, checkpoints, parts]
     callbacks += [Unfinished(stop, metrics, samples)]
     callbacks += [Profile(run, plan)] if settings.profile else []
-    callbacks += own
     trainer = _build_trainer(config, prepared, run, callbacks, company)
     with watching("the run's plan"):
         explain(config, prepared, run, module.model)

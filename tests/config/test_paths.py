@@ -25,7 +25,6 @@ from gpt_pretrain.config.paths import (
 from gpt_pretrain.config.words import value_of, with_paths_quoted
 from gpt_pretrain.data.sources import cache_dir
 from gpt_pretrain.errors import InputError
-from gpt_pretrain.runs.folders import _best_checkpoint
 from tests.conftest import QUICK
 
 ROOTS = [*PROGRAMS.values(), BenchmarkConfig, BenchmarkDataConfig, BenchmarkDecodingConfig]
@@ -290,22 +289,6 @@ def test_all_that_a_run_makes_has_a_name_on_windows_and_leaves_room_to_260_chara
     # committed by way of ".<name>.partial"; C:\Users\<20 characters>\<60 characters> is 90
     longest = max(len(str(PureWindowsPath(path))) for path in made) + len(".partial") + 1
     assert longest < 260 - 90
-
-
-@pytest.mark.parametrize(
-    "recorded",
-    [
-        r"C:\Users\me\outputs\x\checkpoints\step-00000005",
-        r"outputs\x\checkpoints\step-00000005",
-        "/home/me/outputs/x/checkpoints/step-00000005",
-        "step-00000005",
-    ],
-)
-def test_a_run_s_best_checkpoint_is_found_whatever_system_wrote_its_path(tmp_path, recorded):
-    import json
-
-    (tmp_path / "summary.json").write_text(json.dumps({"best_checkpoint": recorded}))
-    assert _best_checkpoint(tmp_path) == tmp_path / "checkpoints" / "step-00000005"
 
 
 def test_here_changes_nothing_else():

@@ -35,14 +35,17 @@ def model_of(shape: ModelConfig, seed: int = 0) -> GPTModel:
     return model.eval()
 
 
-def save(folder, model: GPTModel, tokenizer: str = "bytes"):
+def save(folder, model: GPTModel, tokenizer: str = "bytes", best: object = None):
     write_checkpoint(
         folder,
         parameters=model.state_dict(),
         model_config=model.config,
         tokenizer=build_tokenizer(tokenizer),
         settings={"tokenizer": {"name": tokenizer}},
-        training=TrainingState(optimizer_tensors={"a:b": torch.ones(2)}, progress={"global_step": 3}),
+        training=TrainingState(
+            optimizer_tensors={"a:b": torch.ones(2)},
+            progress={"global_step": 3, "callbacks": {"Checkpoints": {"best": best}}},
+        ),
     )
     return folder
 
@@ -168,19 +171,18 @@ def test_a_manifest_that_names_files_elsewhere_is_refused(tmp_path):
         verify(folder)
 
 
-def test_a_run_means_its_best_checkpoint(tmp_path):
+def test_a_run_means_its_best_checkpoint_as_its_newest_one_knows_it(tmp_path):
+    """Whatever became of the run's end, and of its summary."""
     for step in (1, 2):
-        save(tmp_path / "checkpoints" / f"step-{step:08d}", model_of(SHAPE))
+        save(tmp_path / "checkpoints" / f"step-{step:08d}", model_of(SHAPE), best={"step": step})
     assert find_checkpoint(tmp_path).name == "step-00000002"
-    best = {"best_checkpoint": "moved/checkpoints/step-00000001"}
-    (tmp_path / "summary.json").write_text(json.dumps(best))
+    save(tmp_path / "checkpoints" / "step-00000003", model_of(SHAPE), best={"step": 1})
     assert find_checkpoint(tmp_path) == tmp_path / "checkpoints" / "step-00000001"
 
 
-@pytest.mark.parametrize("summary", ["", "{", "[]", "{}", '{"best_checkpoint": null}'])
-def test_a_summary_that_says_nothing_leaves_the_newest_checkpoint(tmp_path, summary):
-    newest = save(tmp_path / "checkpoints" / "step-00000002", model_of(SHAPE))
-    (tmp_path / "summary.json").write_text(summary)
+@pytest.mark.parametrize("best", [{}, None, [], "x", {"step": None}, {"step": "x"}, {"step": 99}])
+def test_a_state_that_names_no_best_leaves_the_newest_checkpoint(tmp_path, best):
+    newest = save(tmp_path / "checkpoints" / "step-00000002", model_of(SHAPE), best=best)
     assert find_checkpoint(tmp_path) == newest
 
 

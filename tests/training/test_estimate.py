@@ -40,6 +40,9 @@ def test_states_and_shards_are_counted_by_the_bytes():
     assert of(SGDConfig()).optimizer == 4 * parameters
     assert of(MuonConfig()).optimizer == 4 * parameters + 4 * (parameters - matrices)
     assert of(AdamWConfig(), shards=4).optimizer == 2 * parameters
+    assert of(AdamWConfig(), shards=4).gradients == parameters
+    assert of(AdamWConfig(), shards=4, micro_steps=2).gradients == 4 * parameters  # whole, until the last one
+    assert of(AdamWConfig(), micro_steps=2).gradients == of(AdamWConfig()).gradients
     assert of(AdamWConfig(), recompute=True).activations < of(AdamWConfig()).activations
 
 

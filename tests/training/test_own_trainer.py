@@ -4,6 +4,7 @@ import csv
 
 import lightning as L
 import pytest
+import torch
 from lightning.pytorch.callbacks import EarlyStopping
 from lightning.pytorch.loggers import CSVLogger
 
@@ -16,6 +17,32 @@ from tests.conftest import QUICK
 
 pytestmark = pytest.mark.trains
 SETTINGS = [*QUICK, "trainer.max_steps=6", "trainer.eval_every=3", "trainer.log_every=1", "logger=csv"]
+
+
+class Odd(L.Callback):
+    """Keeps what no checkpoint can hold."""
+
+    def state_dict(self):
+        return {"itself": object()}
+
+
+def test_a_callback_of_one_s_own_ends_a_run_which_saves_its_last_step_and_goes_on_with_its_state(
+    tmp_path, caplog
+):
+    def stopping():
+        return EarlyStopping("val/loss", patience=1, min_delta=100.0)  # nothing is so much better
+
+    often = ["trainer.max_steps=20", "trainer.eval_every=2", "trainer.checkpoint_every=100"]
+    config = compose("train", TrainConfig, [*QUICK, *often, "logger=csv"])
+    first, run = stopping(), tmp_path / "run"
+    summary = train(config, preflight(config, run), run, callbacks=[first, Odd()])
+    assert (first.stopped_epoch, first.wait_count, summary["steps"]) == (0, 1, 4)
+    assert (run / "checkpoints" / "step-00000004" / "manifest.json").is_file()
+    assert "the state of Odd is not saved" in caplog.text
+    config = compose("train", TrainConfig, [*QUICK, *often, "logger=csv", f"resume='{run}'"])
+    again = stopping()
+    train(config, preflight(config, run), run, callbacks=[again])
+    assert torch.equal(again.best_score, first.best_score)
 
 
 class Losses(L.Callback):

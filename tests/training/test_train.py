@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 from gpt_pretrain.cli.compose import compose
 from gpt_pretrain.config import TrainConfig
 from gpt_pretrain.errors import ArtifactError, DivergedError, InfrastructureError, InputError, StoppedError
+from gpt_pretrain.runs.folders import find_checkpoint
 from gpt_pretrain.training.callbacks.samples import Samples
 from gpt_pretrain.training.machine import multiplies_bfloat16
 from gpt_pretrain.training.module import GPTModule
@@ -81,7 +82,7 @@ def test_the_logged_validation_loss_is_the_token_weighted_mean_of_the_text(tmp_p
     run(tmp_path, "trainer.max_steps=1", "trainer.eval_batches=null", *settings)
     config = compose("train", TrainConfig, [*SETTINGS, *settings])
     prepared = preflight(config, tmp_path / "other")
-    from gpt_pretrain.runs.folders import find_checkpoint
+
     from gpt_pretrain.runs.pretrained import load_model
 
     model, _ = load_model(find_checkpoint(tmp_path))
@@ -417,6 +418,32 @@ def test_a_save_beside_training_that_fails_is_told_and_the_last_one_is_an_error(
         run(tmp_path, *settings)
     assert "the checkpoint of step 3 failed (1 of at most 3 times on end)" in caplog.text
     assert len(list((tmp_path / "checkpoints").iterdir())) in (2, 3)
+
+
+@pytest.mark.parametrize("beside", ["true", "false"])
+def test_what_could_not_be_saved_is_not_the_best_and_the_best_stays(tmp_path, monkeypatch, beside):
+    from gpt_pretrain.training.callbacks import checkpoints
+
+    write, ranked = checkpoints.write_checkpoint, checkpoints.Checkpoints._ranked
+    measured = {2: 3.0, 4: 1.0, 6: 3.5, 8: 3.2, 10: 3.3}
+
+    def fails(folder, **content):
+        if folder.name.endswith("4"):
+            raise OSError(28, "No space left on device")
+        write(folder, **content)
+
+    monkeypatch.setattr(checkpoints, "write_checkpoint", fails)
+    monkeypatch.setattr(
+        checkpoints.Checkpoints, "_ranked", lambda self, step, loss: ranked(self, step, measured[step])
+    )
+    often = [
+        f"trainer.{word}" for word in ("max_steps=10", "eval_every=2", "checkpoint_every=2", "keep_last=2")
+    ]
+    summary = run(tmp_path, *often, f"trainer.save_in_background={beside}")
+    assert summary["best_checkpoint"].endswith("step-00000002")
+    kept = {int(path.name[5:]) for path in (tmp_path / "checkpoints").iterdir()}
+    assert kept == {2, 8, 10}
+    assert find_checkpoint(tmp_path).name == "step-00000002"
 
 
 def test_the_best_few_stay(tmp_path):

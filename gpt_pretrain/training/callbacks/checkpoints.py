@@ -1,6 +1,7 @@
 """When a checkpoint is written, which ones stay, and how Lightning's state becomes our directory."""
 
 import copy
+import json
 import logging
 import re
 import shutil
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import lightning as L
+import torch
 from lightning.fabric.plugins import CheckpointIO
 from torch import Tensor
 
@@ -24,7 +26,7 @@ from gpt_pretrain.runs.checkpoint import (
     read_training,
     write_checkpoint,
 )
-from gpt_pretrain.runs.folders import SAVED, find_checkpoints, is_whole, remove, tidy
+from gpt_pretrain.runs.folders import SAVED, find_checkpoints, is_whole, remove, step_folder, tidy
 from gpt_pretrain.terminal.watching import watching
 from gpt_pretrain.tokenizer import Tokenizer
 from gpt_pretrain.training.callbacks.rhythm import is_due, step_ended
@@ -35,6 +37,8 @@ from gpt_pretrain.training.optim import parameter_names
 from gpt_pretrain.training.plan import Plan
 
 log = logging.getLogger(__name__)
+
+Ranking = list[dict[str, Any]]  # step and val_loss, the lowest loss first
 
 
 class Checkpoints(L.Callback):
@@ -56,9 +60,9 @@ class Checkpoints(L.Callback):
         self.keep_best, self.keep_last, self.best_of = config.keep_best, config.keep_last, config.best_of
         self.retries, self.failed = config.save_retries, 0  # saves, one after another
         self.in_background = config.save_in_background
-        self.pending: Path | None = None  # what is being written beside training
-        self.best: dict[str, Any] = {}  # step and val_loss of the best checkpoint
-        self.next_best: list[dict[str, Any]] = []  # and of those after it
+        self.pending: Path | None = None  # what is being written beside training, and
+        self.ranking: Ranking = []  # the best checkpoints
+        self.proposed: Ranking | None = None  # the same, once what is being written is there for good
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if trainer.is_global_zero:
@@ -74,6 +78,7 @@ class Checkpoints(L.Callback):
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if trainer.sanity_checking:
             return
+        self._settle(trainer, is_last=False)  # what is still being written comes first
         if self.stop.interrupted:
             self._save(trainer, pl_module)
             return
@@ -81,23 +86,23 @@ class Checkpoints(L.Callback):
         kept = is_due(trainer.global_step, self.every) or self.stop.ends(trainer)
         improved = any(entry["step"] == trainer.global_step for entry in ranked)
         if kept or (improved and self.keep_best):
-            if improved:
-                self.best, self.next_best = ranked[0], ranked[1:]
+            self.proposed = ranked if improved else None
             self._save(trainer, pl_module)
 
     def best_checkpoint(self) -> Path | None:
-        return folder_of(self.run, self.best["step"]) if self.best else None
+        return step_folder(self.run, self.ranking[0]["step"]) if self.ranking else None
 
     def state_dict(self) -> dict[str, Any]:
-        return {"best": self.best, "next_best": self.next_best}
+        ranking = self.ranking if self.proposed is None else self.proposed
+        return {"best": ranking[0] if ranking else {}, "next_best": ranking[1:]}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self.best = state_dict["best"]
-        self.next_best = state_dict.get("next_best", [])
+        best = state_dict["best"]
+        self.ranking = [best, *state_dict.get("next_best", [])] if best else []
 
-    def _ranked(self, step: int, val_loss: float) -> list[dict[str, Any]]:
+    def _ranked(self, step: int, val_loss: float) -> Ranking:
         """The best with this step among them, the lowest loss first; of equal ones the earlier."""
-        others = [entry for entry in [self.best, *self.next_best] if entry and entry["step"] != step]
+        others = [entry for entry in self.ranking if entry["step"] != step]
         ranked = sorted([*others, {"step": step, "val_loss": val_loss}], key=lambda entry: entry["val_loss"])
         return ranked[: self.best_of]
 
@@ -108,8 +113,7 @@ class Checkpoints(L.Callback):
         for logger in trainer.loggers:
             if isinstance(logger, TensorBoard) and trainer.is_global_zero:
                 logger.save()  # a step that is saved may not be missing there when the run goes on from it
-        self._settle(trainer, is_last=False)  # what is still being written comes first
-        folder = folder_of(self.run, trainer.global_step)
+        folder = step_folder(self.run, trainer.global_step)
         is_last = self.stop.interrupted or self.stop.ends(trainer)
         n_bytes = 3 * sum(p.numel() * p.element_size() for p in module.parameters())  # AdamW keeps two more
         with self.during(f"saving {n_bytes / 1e9:.1f} GB" if n_bytes > 1e8 else "saving"):
@@ -125,7 +129,7 @@ class Checkpoints(L.Callback):
                 self._keep(self.pending)
             else:
                 log.warning("%s was not saved: %s", self.pending.name, problem)
-        self.pending = None
+        self.pending = self.proposed = None
 
     def _settle(self, trainer: L.Trainer, is_last: bool) -> None:
         """Wait for the save that was begun, and do what follows from it. Raises InfrastructureError."""
@@ -138,6 +142,7 @@ class Checkpoints(L.Callback):
             if trainer.is_global_zero:
                 self._keep(folder)
             return
+        self.proposed = None
         self.failed += 1
         step = int(folder.name.removeprefix("step-"))
         if is_last or self.failed > self.retries:
@@ -150,7 +155,9 @@ class Checkpoints(L.Callback):
         )
 
     def _keep(self, saved: Path) -> None:
-        """`saved` is there for good."""
+        """`saved` is there for good, and with it what it makes of the best."""
+        if self.proposed is not None:
+            self.ranking, self.proposed = self.proposed, None
         with watching("the note that there are checkpoints"):
             (self.run / SAVED).touch()
         self._tidy(saved)
@@ -159,15 +166,11 @@ class Checkpoints(L.Callback):
         """Delete what has had its time, now that `saved` is there for good."""
         found = find_checkpoints(self.run)
         older = found[found.index(saved) :]  # of a later step is only what was passed over as damaged
-        kept = {folder_of(self.run, entry["step"]) for entry in (self.best, *self.next_best) if entry}
+        kept = {step_folder(self.run, entry["step"]) for entry in self.ranking}
         kept |= set([folder for folder in older if is_whole(folder)][: self.keep_last])
         for folder in older:
             if folder not in kept:
                 remove(folder)
-
-
-def folder_of(run: Path, step: int) -> Path:
-    return run / "checkpoints" / f"step-{step:08d}"
 
 
 class DirectoryCheckpointIO(CheckpointIO):
@@ -201,7 +204,8 @@ class DirectoryCheckpointIO(CheckpointIO):
         (optimizer,) = checkpoint.pop("optimizer_states")
         tensors, groups = _flatten(optimizer)
         # What is written is the state at this step: of all that training goes on to change, a copy.
-        progress = copy.deepcopy(checkpoint | {"param_groups": groups})
+        callbacks = {name: to_plain(name, state) for name, state in checkpoint.get("callbacks", {}).items()}
+        progress = copy.deepcopy(checkpoint | {"param_groups": groups, "callbacks": callbacks})
         if self._beside is not None:
             parameters = {name: value.detach().to("cpu", copy=True) for name, value in parameters.items()}
             tensors = {name: value.cpu() for name, value in tensors.items()}
@@ -223,6 +227,8 @@ class DirectoryCheckpointIO(CheckpointIO):
         training = read_training(folder)
         checkpoint = dict(training.progress)
         groups = checkpoint.pop("param_groups")
+        callbacks = checkpoint.get("callbacks", {})
+        checkpoint["callbacks"] = {name: from_plain(state) for name, state in callbacks.items() if state}
         parameters = read_parameters(folder, read_config(folder))
         checkpoint["state_dict"] = {f"model.{name}": tensor for name, tensor in parameters.items()}
         checkpoint["optimizer_states"] = [_unflatten(training.optimizer_tensors, groups)]
@@ -230,6 +236,35 @@ class DirectoryCheckpointIO(CheckpointIO):
 
     def remove_checkpoint(self, path: Any) -> None:
         shutil.rmtree(path)
+
+
+TENSOR = "tensor"  # the key of a tensor's numbers, among plain values
+
+
+def to_plain(name: str, state: Any) -> Any:
+    """A callback's state as plain values. What is none is left out with a warning: a user's own callback then
+    begins anew where the run goes on.
+    """
+    try:
+        return json.loads(json.dumps(state, default=_tensor_to_plain))
+    except TypeError as error:
+        log.warning("the state of %s is not saved: %s", name, error)
+        return None
+
+
+def _tensor_to_plain(value: Any) -> dict[str, Any]:
+    if not isinstance(value, Tensor):
+        raise TypeError(f"a {type(value).__name__} is no plain value")
+    return {TENSOR: value.tolist(), "dtype": str(value.dtype).removeprefix("torch.")}
+
+
+def from_plain(state: Any) -> Any:
+    if isinstance(state, dict):
+        if set(state) == {TENSOR, "dtype"}:
+            dtype = getattr(torch, str(state["dtype"]), None)
+            return torch.tensor(state[TENSOR], dtype=dtype if isinstance(dtype, torch.dtype) else None)
+        return {key: from_plain(value) for key, value in state.items()}
+    return [from_plain(value) for value in state] if isinstance(state, list) else state
 
 
 def _io(trainer: L.Trainer) -> DirectoryCheckpointIO:
