@@ -52,6 +52,10 @@ for _name in (
     setattr(Watched, _name, _guarded(_name))
 
 
+RUN_TAG = "run_folder"  # by which MLflow finds a run again
+LONGEST_PARAMETER = 250  # characters that Lightning leaves of one
+
+
 class CSV(Watched, MetricsCSV):
     kind = "metrics.csv"
 
@@ -89,8 +93,7 @@ def _wandb(config: LoggerConfig, run: Path) -> Any:
     mode: dict[str, Any] = {"mode": "offline"} if config.offline else {}
     return WeightsAndBiases(
         name=_name_of(run),
-        # a resumed run goes on with it
-        version=hashlib.sha256(str(run.absolute()).encode()).hexdigest()[:16],
+        version=_id_of(run),  # a resumed run goes on with it
         resume="allow",
         save_dir=str(run),
         project=config.project,
@@ -101,17 +104,46 @@ def _wandb(config: LoggerConfig, run: Path) -> Any:
 def _mlflow(config: LoggerConfig, run: Path) -> Any:
     from lightning.pytorch.loggers import MLFlowLogger
 
-    class MLflow(Watched, MLFlowLogger):
+    class GoesOn(MLFlowLogger):
+        def log_hyperparams(self, params: Any) -> None:
+            """A setting stands for good there: what a run goes on with instead is a tag."""
+            client, run_id = self.experiment, self.run_id
+            known = client.get_run(run_id).data.params
+            super().log_hyperparams({key: value for key, value in params.items() if key not in known})
+            for key, value in params.items():
+                if key in known and str(value)[:LONGEST_PARAMETER] != known[key]:
+                    client.set_tag(run_id, f"now/{key}", str(value)[:LONGEST_PARAMETER])
+
+    class MLflow(Watched, GoesOn):
         kind = "mlflow"
 
     if config.mlflow_uri is None:  # a folder serves one run well, but MLflow wants to hear that it is meant
         os.environ.setdefault("MLFLOW_ALLOW_FILE_STORE", "true")
+    uri = config.mlflow_uri or f"file:{run / 'mlruns'}"
     return MLflow(
         experiment_name=config.project,
         run_name=_name_of(run),
-        tracking_uri=config.mlflow_uri,
-        save_dir=str(run / "mlruns"),
+        run_id=_mlflow_run(uri, config.project, run),
+        tags={RUN_TAG: _id_of(run)},
+        tracking_uri=uri,
     )
+
+
+def _mlflow_run(uri: str, project: str, run: Path) -> str | None:
+    """What MLflow calls this run where it has begun before: it chooses the names itself."""
+    from mlflow import MlflowClient
+
+    client = MlflowClient(uri)
+    experiment = client.get_experiment_by_name(project)
+    if experiment is None:
+        return None
+    begun = client.search_runs([experiment.experiment_id], f"tags.{RUN_TAG} = '{_id_of(run)}'", max_results=1)
+    return begun[0].info.run_id if begun else None
+
+
+def _id_of(run: Path) -> str:
+    """The same whenever the run goes on in its folder."""
+    return hashlib.sha256(str(run.absolute()).encode()).hexdigest()[:16]
 
 
 def _name_of(run: Path) -> str:

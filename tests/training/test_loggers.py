@@ -34,10 +34,15 @@ def test_who_is_not_logged_in_to_weights_and_biases_hears_of_it_and_trains(tmp_p
 
 
 @pytest.mark.slow
-def test_mlflow_keeps_every_row_in_the_runs_folder(tmp_path, monkeypatch):
+def test_mlflow_keeps_every_row_in_the_runs_folder_and_goes_on_with_a_resumed_run(
+    tmp_path, monkeypatch, caplog
+):
     monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
     mlflow = pytest.importorskip("mlflow", reason="mlflow is not installed")
     run(tmp_path / "run", *QUICK, "logger=mlflow", "logger.project=tries")
+    again = ["trainer.max_steps=4", "trainer.eval_every=1", f"resume='{tmp_path / 'run'}'"]
+    run(tmp_path / "run", *again, "logger=mlflow", "logger.project=tries")
+    assert "mlflow failed" not in caplog.text
     client = mlflow.MlflowClient(f"file:{tmp_path / 'run' / 'mlruns'}")
     (experiment,) = [found for found in client.search_experiments() if found.name == "tries"]
     (found,) = client.search_runs([experiment.experiment_id])
@@ -46,6 +51,7 @@ def test_mlflow_keeps_every_row_in_the_runs_folder(tmp_path, monkeypatch):
         (int(row["step"]), float(row["val/loss"])) for row in rows(tmp_path / "run") if row["val/loss"]
     ]
     assert found.data.params["optimizer.lr"] == "0.001"
+    assert (found.data.params["trainer.max_steps"], found.data.tags["now/trainer.max_steps"]) == ("2", "4")
 
 
 @pytest.mark.parametrize("name", ["wandb", "mlflow"])
