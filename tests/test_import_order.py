@@ -44,7 +44,7 @@ prepare
 inspect_data
 plot
 slurm
-benchmark: decoding engines ladder training data sweeping ranks __main__
+benchmark: decoding engines ladder training data sweeping ranks shards __main__
 __main__
 """
 

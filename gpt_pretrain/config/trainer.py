@@ -75,9 +75,7 @@ class LoggerConfig:
     tensorboard: bool = True  # event files in the run's folder
     wandb: bool = False  # Weights & Biases; needs pip install '.[wandb]'
     mlflow: bool = False  # MLflow; needs pip install '.[mlflow]'
-    pictures: bool | None = (
-        None  # loss.png, report.html and TensorBoard's pictures; null: not of a sweep's trials
-    )
+    pictures: bool | None = None  # loss.png, report.html, TensorBoard's pictures; null: of no sweep's trial
     layers: bool = False  # norms of gradients, weights and updates, layer by layer, where a step is logged
     project: str = "gpt_pretrain"  # of Weights & Biases; MLflow's experiment
     offline: bool = False  # Weights & Biases: keep all in the run's folder; `wandb sync` sends it later

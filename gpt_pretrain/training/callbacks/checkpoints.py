@@ -19,6 +19,7 @@ from torch import Tensor
 
 from gpt_pretrain.config import ModelConfig, TrainerConfig
 from gpt_pretrain.errors import InfrastructureError
+from gpt_pretrain.foreign import parse_json
 from gpt_pretrain.runs.checkpoint import (
     TrainingState,
     read_config,
@@ -246,7 +247,7 @@ def to_plain(name: str, state: Any) -> Any:
     begins anew where the run goes on.
     """
     try:
-        return json.loads(json.dumps(state, default=_tensor_to_plain))
+        return parse_json(json.dumps(state, default=_tensor_to_plain))
     except TypeError as error:
         log.warning("the state of %s is not saved: %s", name, error)
         return None
