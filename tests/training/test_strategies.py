@@ -68,6 +68,18 @@ def test_several_processes_roll_back_together_as_one_does(train):
         assert_same(alone, run)
 
 
+def test_every_process_knows_the_best_and_saves_where_the_others_do(train):
+    """With losses that rise and fall: who takes a worse one for the best waits for ever."""
+    more = ["trainer.max_steps=12", "trainer.eval_every=1", "trainer.checkpoint_every=100"]
+    more += ["optimizer=sgd", "optimizer.lr=0.3", "trainer.exchange_timeout=30"]
+    run = train("copies", *more, *TWO, "trainer.strategy=ddp")
+    losses = {step: float(row["val/loss"]) for step, row in rows(run).items() if step}
+    in_order = list(losses.values())
+    assert in_order != sorted(in_order, reverse=True)  # else nothing was shown
+    best = min(losses, key=losses.__getitem__)
+    assert (run / "checkpoints" / f"step-{best:08}").is_dir()
+
+
 def rolled_back(run: Path) -> list[list[int]]:
     state = json.loads((run / "checkpoints" / "step-00000030" / "trainer_state.json").read_text())
     return state["divergence"]["rolled_back"]

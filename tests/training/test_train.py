@@ -398,8 +398,9 @@ def test_what_is_saved_beside_training_is_the_state_at_its_step(tmp_path, monkey
         assert same_state(ours, theirs), step
 
 
+@pytest.mark.parametrize("eval_every", [1, 6])
 def test_a_save_beside_training_that_fails_is_told_and_the_last_one_is_an_error(
-    tmp_path, monkeypatch, caplog
+    tmp_path, monkeypatch, caplog, eval_every
 ):
     from gpt_pretrain.training.callbacks import checkpoints
 
@@ -412,6 +413,7 @@ def test_a_save_beside_training_that_fails_is_told_and_the_last_one_is_an_error(
 
     monkeypatch.setattr(checkpoints, "write_checkpoint", fails)
     settings = ["trainer.max_steps=6", "trainer.checkpoint_every=1", "trainer.save_in_background=true"]
+    settings += [f"trainer.eval_every={eval_every}"]
     with pytest.raises(
         InfrastructureError, match=r"checkpoint of step 6 failed: .*the newest is step-00000005"
     ):

@@ -79,7 +79,7 @@ class Checkpoints(L.Callback):
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if trainer.sanity_checking:
             return
-        self._settle(trainer, is_last=False)  # what is still being written comes first
+        self._settle(trainer, is_last=False)  # before what it makes of the best is compared
         if self.stop.interrupted:
             self._save(trainer, pl_module)
             return
@@ -114,6 +114,7 @@ class Checkpoints(L.Callback):
         for logger in trainer.loggers:
             if isinstance(logger, TensorBoard) and trainer.is_global_zero:
                 logger.save()  # a step that is saved may not be missing there when the run goes on from it
+        self._settle(trainer, is_last=False)  # what is still being written comes first
         folder = step_folder(self.run, trainer.global_step)
         is_last = self.stop.interrupted or self.stop.ends(trainer)
         n_bytes = 3 * sum(p.numel() * p.element_size() for p in module.parameters())  # AdamW keeps two more
@@ -127,6 +128,7 @@ class Checkpoints(L.Callback):
         """Wait for what is still being written, whatever has ended the run: by each rank for itself."""
         if self.pending is not None and trainer.is_global_zero:
             if (problem := _io(trainer).result()) is None:
+                self._commit()
                 self._keep(self.pending)
             else:
                 log.warning("%s was not saved: %s", self.pending.name, problem)
@@ -140,6 +142,7 @@ class Checkpoints(L.Callback):
         problem = trainer.strategy.broadcast(_io(trainer).result())
         if problem is None:
             self.failed = 0
+            self._commit()
             if trainer.is_global_zero:
                 self._keep(folder)
             return
@@ -155,10 +158,13 @@ class Checkpoints(L.Callback):
             *(step, self.failed, self.retries, problem),
         )
 
-    def _keep(self, saved: Path) -> None:
-        """`saved` is there for good, and with it what it makes of the best."""
+    def _commit(self) -> None:
+        """What was saved counts, on every rank: all must see the same evaluations as an improvement."""
         if self.proposed is not None:
             self.ranking, self.proposed = self.proposed, None
+
+    def _keep(self, saved: Path) -> None:
+        """`saved` is there for good."""
         with watching("the note that there are checkpoints"):
             (self.run / SAVED).touch()
         self._tidy(saved)
