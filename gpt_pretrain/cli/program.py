@@ -43,7 +43,7 @@ from gpt_pretrain.launch.signals import check, hearing
 from gpt_pretrain.runs.owner import LOCK, OWNER
 from gpt_pretrain.sweep.refusals import refuse_with
 from gpt_pretrain.sweep.trial import is_recorded_trial, recorded
-from gpt_pretrain.terminal.logs import Formatter, LogFile, failure_logged
+from gpt_pretrain.terminal.logs import Formatter, failure_logged, log_files, own_logging
 from gpt_pretrain.terminal.streams import settle_streams
 from gpt_pretrain.terminal.text import show
 
@@ -109,7 +109,7 @@ class Program:
         os.environ["HYDRA_FULL_ERROR"] = "1"  # let errors reach us: their text is ours to write
         self.composed, self.failures = False, []
         try:
-            with user_facing(self.root, debug="debug=true" in sys.argv), hearing(), _own_logging():
+            with user_facing(self.root, debug="debug=true" in sys.argv), hearing(), own_logging():
                 process.cache_clear()  # of an earlier program in this Python process
                 process()
                 self._start()
@@ -198,7 +198,7 @@ def accepted(run: Path, config: object) -> Iterator[list[str]]:
         yield _begin(run, config)
     except KeyboardInterrupt:
         if found <= {LOCK, OWNER}:
-            for handler in _log_files():
+            for handler in log_files():
                 handler.withdraw()
             for entry in run.iterdir():
                 if entry.name in found:
@@ -220,33 +220,9 @@ def _begin(run: Path, config: object) -> list[str]:
         "overrides.yaml": words,
     }.items():
         (folder / name).write_text(OmegaConf.to_yaml(OmegaConf.create(content)), encoding="utf-8")
-    for handler in _log_files():
+    for handler in log_files():
         handler.begin()
     return words
-
-
-def _log_files() -> list[LogFile]:
-    return [handler for handler in logging.getLogger().handlers if isinstance(handler, LogFile)]
-
-
-@contextmanager
-def _own_logging() -> Iterator[None]:
-    """Hydra's handlers write to this program's streams and folder: afterwards logging is as it was before."""
-    root = logging.getLogger()
-    before, level, least = list(root.handlers), root.level, root.manager.disable
-    try:
-        yield
-    finally:
-        for handler in [handler for handler in root.handlers if handler not in before]:
-            root.removeHandler(handler)
-            handler.close()
-        for handler in before:
-            root.addHandler(handler)
-        root.setLevel(level)
-        logging.disable(least)
-        for logger in (root, *root.manager.loggerDict.values()):
-            if isinstance(logger, logging.Logger):
-                logger.disabled = False  # as Hydra leaves those that it silences
 
 
 def _check_launch(arguments: list[str], *, several: bool) -> None:

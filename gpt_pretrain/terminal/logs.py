@@ -48,9 +48,8 @@ def failure_logged() -> Iterator[None]:
     except Exception as error:
         text = f"error: {error}" if isinstance(error, UserFacingError) else traceback.format_exc()
         record = logging.LogRecord("gpt_pretrain", logging.ERROR, __file__, 0, text, None, None)
-        for handler in logging.getLogger().handlers:
-            if isinstance(handler, LogFile):
-                handler.handle(record)
+        for handler in log_files():
+            handler.handle(record)
         raise
 
 
@@ -87,3 +86,28 @@ class LogFile(logging.FileHandler):
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - logging's name
         raise  # the error at hand, which `emit` waits for
+
+
+def log_files() -> list[LogFile]:
+    """Those of the run at hand."""
+    return [handler for handler in logging.getLogger().handlers if isinstance(handler, LogFile)]
+
+
+@contextmanager
+def own_logging() -> Iterator[None]:
+    """Hydra's handlers write to this program's streams and folder: afterwards logging is as it was before."""
+    root = logging.getLogger()
+    before, level, least = list(root.handlers), root.level, root.manager.disable
+    try:
+        yield
+    finally:
+        for handler in [handler for handler in root.handlers if handler not in before]:
+            root.removeHandler(handler)
+            handler.close()
+        for handler in before:
+            root.addHandler(handler)
+        root.setLevel(level)
+        logging.disable(least)
+        for logger in (root, *root.manager.loggerDict.values()):
+            if isinstance(logger, logging.Logger):
+                logger.disabled = False  # as Hydra leaves those that it silences

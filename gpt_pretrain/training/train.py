@@ -19,7 +19,7 @@ from gpt_pretrain.launch.signals import deferred
 from gpt_pretrain.model import GPTModel
 from gpt_pretrain.runs.folders import newest_valid
 from gpt_pretrain.terminal.watching import watching, watching_threads
-from gpt_pretrain.training.callbacks.checkpoints import Checkpoints, DirectoryCheckpointIO
+from gpt_pretrain.training.callbacks.checkpoints import Checkpoints
 from gpt_pretrain.training.callbacks.metrics import Metrics
 from gpt_pretrain.training.callbacks.parts import Parts
 from gpt_pretrain.training.callbacks.profile import Profile
@@ -28,6 +28,7 @@ from gpt_pretrain.training.callbacks.samples import Samples
 from gpt_pretrain.training.callbacks.stop import Stop
 from gpt_pretrain.training.callbacks.unfinished import Unfinished
 from gpt_pretrain.training.callbacks.verdict import Hear, Verdict
+from gpt_pretrain.training.checkpoint_io import DirectoryCheckpointIO
 from gpt_pretrain.training.columns import NO_WORDS, Words
 from gpt_pretrain.training.company import Company
 from gpt_pretrain.training.datamodule import GPTDataModule

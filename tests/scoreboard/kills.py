@@ -149,9 +149,9 @@ def _write_in_place() -> None:
         for name in ("optimizer.safetensors", "trainer_state.json"):
             (folder / name).write_bytes((folder / name).read_bytes())
 
-    from gpt_pretrain.training.callbacks import checkpoints
+    from gpt_pretrain.training import checkpoint_io
 
-    checkpoints.write_checkpoint = in_place  # type: ignore[assignment]
+    checkpoint_io.write_checkpoint = in_place  # type: ignore[assignment]
 
 
 SOFT = [signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1]

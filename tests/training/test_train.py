@@ -16,6 +16,7 @@ from gpt_pretrain.cli.compose import compose
 from gpt_pretrain.config import TrainConfig
 from gpt_pretrain.errors import ArtifactError, DivergedError, InfrastructureError, InputError, StoppedError
 from gpt_pretrain.runs.folders import find_checkpoint
+from gpt_pretrain.training.callbacks.checkpoints import Checkpoints
 from gpt_pretrain.training.callbacks.samples import Samples
 from gpt_pretrain.training.machine import multiplies_bfloat16
 from gpt_pretrain.training.module import GPTModule
@@ -378,9 +379,9 @@ def test_what_is_saved_beside_training_is_the_state_at_its_step(tmp_path, monkey
         "trainer.eval_every=6",
     ]
     run(tmp_path / "plain", *often)
-    from gpt_pretrain.training.callbacks import checkpoints
+    from gpt_pretrain.training import checkpoint_io
 
-    written, trained, write = [], [], checkpoints.write_checkpoint
+    written, trained, write = [], [], checkpoint_io.write_checkpoint
     stepped = GPTModule.training_step
 
     def late(folder, **content):  # the optimizer has moved on meanwhile
@@ -389,7 +390,7 @@ def test_what_is_saved_beside_training_is_the_state_at_its_step(tmp_path, monkey
         written.append(len(trained))
         write(folder, **content)
 
-    monkeypatch.setattr(checkpoints, "write_checkpoint", late)
+    monkeypatch.setattr(checkpoint_io, "write_checkpoint", late)
     monkeypatch.setattr(GPTModule, "training_step", lambda *given: trained.append(1) or stepped(*given))
     run(tmp_path / "beside", *often, "trainer.save_in_background=true")
     assert written[:-1] == [2, 3, 4, 5, 6]  # each while the next step was trained
@@ -402,16 +403,16 @@ def test_what_is_saved_beside_training_is_the_state_at_its_step(tmp_path, monkey
 def test_a_save_beside_training_that_fails_is_told_and_the_last_one_is_an_error(
     tmp_path, monkeypatch, caplog, eval_every
 ):
-    from gpt_pretrain.training.callbacks import checkpoints
+    from gpt_pretrain.training import checkpoint_io
 
-    write = checkpoints.write_checkpoint
+    write = checkpoint_io.write_checkpoint
 
     def fails(folder, **content):
         if folder.name.endswith(("3", "6")):
             raise OSError(28, "No space left on device")
         write(folder, **content)
 
-    monkeypatch.setattr(checkpoints, "write_checkpoint", fails)
+    monkeypatch.setattr(checkpoint_io, "write_checkpoint", fails)
     settings = ["trainer.max_steps=6", "trainer.checkpoint_every=1", "trainer.save_in_background=true"]
     settings += [f"trainer.eval_every={eval_every}"]
     with pytest.raises(
@@ -424,9 +425,9 @@ def test_a_save_beside_training_that_fails_is_told_and_the_last_one_is_an_error(
 
 @pytest.mark.parametrize("beside", ["true", "false"])
 def test_what_could_not_be_saved_is_not_the_best_and_the_best_stays(tmp_path, monkeypatch, beside):
-    from gpt_pretrain.training.callbacks import checkpoints
+    from gpt_pretrain.training import checkpoint_io
 
-    write, ranked = checkpoints.write_checkpoint, checkpoints.Checkpoints._ranked
+    write, ranked = checkpoint_io.write_checkpoint, Checkpoints._ranked
     measured = {2: 3.0, 4: 1.0, 6: 3.5, 8: 3.2, 10: 3.3}
 
     def fails(folder, **content):
@@ -434,10 +435,8 @@ def test_what_could_not_be_saved_is_not_the_best_and_the_best_stays(tmp_path, mo
             raise OSError(28, "No space left on device")
         write(folder, **content)
 
-    monkeypatch.setattr(checkpoints, "write_checkpoint", fails)
-    monkeypatch.setattr(
-        checkpoints.Checkpoints, "_ranked", lambda self, step, loss: ranked(self, step, measured[step])
-    )
+    monkeypatch.setattr(checkpoint_io, "write_checkpoint", fails)
+    monkeypatch.setattr(Checkpoints, "_ranked", lambda self, step, loss: ranked(self, step, measured[step]))
     often = [
         f"trainer.{word}" for word in ("max_steps=10", "eval_every=2", "checkpoint_every=2", "keep_last=2")
     ]
