@@ -135,6 +135,7 @@ TYPED += [
         "data=text_files data.path=text.txt data.val_path=zeros.txt",
         "data=text_files data.path=text.txt data.val_path=text.txt",
         "trainer.save_in_background=true trainer.on_divergence=rollback",
+        "trainer.precision=16-mixed trainer.spike=20",
         "data=text_files data.path=/dev/zero",
         "data=text_files data.path=pipe",
     )

@@ -95,6 +95,8 @@ def test_a_device_chosen_anew_keeps_the_recorded_budget_and_rhythm(run, monkeypa
         ("data.val_fraction=0.5", "data.val_fraction is 0.5, but it was 0.1"),
         ("data.split=tokens", "data.split is tokens, but it was documents"),
         ("data.special_tokens=true", "data.special_tokens is true, but it was false"),
+        ("tokenizer.pattern='.'", "tokenizer.pattern is ., but it was null"),
+        ("tokenizer.encoding=o200k_base", "tokenizer.encoding is o200k_base, but it was gpt2"),
         ("data.stride=32", "data.stride is 32, but it was 64"),
         ("data.max_windows=5", "data.max_windows (windows an epoch) is 5, but it was"),
         ("optimizer=adam", "optimizer is adam, but it was sgd"),
