@@ -133,17 +133,10 @@ class _Size:
 
     def _bytes(self) -> float | None:
         """What all engines together would need; None where it is there."""
-        from gpt_pretrain.training.estimate import estimate_memory
-        from gpt_pretrain.training.machine import memory_bytes
+        from gpt_pretrain.training.memory import memory_bytes, needed_memory
 
-        machine, config = self.prepared.machine, self.config
-        one = estimate_memory(
-            self.prepared.model,
-            config.optimizer,
-            batch_size=config.data.batch_size,
-            precision=machine.precision,
-            on_cpu=machine.accelerator == "cpu",
-        )
+        machine = self.prepared.machine
+        one = needed_memory(self.config, machine, self.prepared.model, self.prepared.plan.accumulate)
         there = memory_bytes(machine)
         needed = len(self.engines) * one.total
         return needed if there is not None and needed > FREE * there else None

@@ -14,7 +14,7 @@ class TrainerConfig:
     accelerator: str = one_of("auto", "cpu", "gpu", "mps")  # what computes
     devices: int | None = number(None, "every GPU, or one CPU process", at_least=1)  # per node
     num_nodes: int | None = number(None, "as the launcher says, else one", at_least=1)  # machines
-    strategy: str = one_of("auto", "ddp", "fsdp")  # of several devices: whole copies, or shards
+    strategy: str = one_of("auto", "ddp", "fsdp")  # of several devices: copies, or shards; auto: what fits
     activation_checkpointing: bool = False  # compute each block anew in the backward pass: less memory
     start_timeout: float = number(600.0, above=0)  # seconds until every process of the run must be there
     silence_timeout: float = number(60.0, at_least=5)  # seconds without a sign of life: a process is lost

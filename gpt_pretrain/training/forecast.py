@@ -10,22 +10,21 @@ from gpt_pretrain.training.estimate import (
     UTILIZATION,
     Device,
     Memory,
-    estimate_memory,
     exchanged_bytes,
     n_params,
     step_seconds,
 )
 from gpt_pretrain.training.machine import Machine
+from gpt_pretrain.training.memory import needed_memory
 from gpt_pretrain.training.plan import Plan
 from gpt_pretrain.training.preflight import Prepared
-from gpt_pretrain.training.ways import find_ways
 
 
 def forecast(config: TrainConfig, prepared: Prepared) -> None:
     """Print the plan. Raises InputError where a device's memory is too small for it."""
     plan, machine, model = prepared.plan, prepared.machine, prepared.model
     parameters, _ = n_params(model)
-    memory = _memory(config, prepared)
+    memory = needed_memory(config, machine, model, plan.accumulate)
     flops = flops_per_token(prepared)
     show(f"model      {parameters:,} parameters, {flops / 1e9:.3g} GFLOP a token, forward and backward")
     show(
@@ -65,21 +64,6 @@ def flops_per_token(prepared: Prepared) -> int:
 
     with torch.device("meta"):  # of its shape alone: no memory, no numbers
         return GPTModel(prepared.model).flops_per_token()
-
-
-def _memory(config: TrainConfig, prepared: Prepared) -> Memory:
-    machine = prepared.machine
-    return estimate_memory(
-        prepared.model,
-        config.optimizer,
-        batch_size=config.data.batch_size,
-        precision=machine.precision,
-        shards=machine.world_size if machine.strategy == "fsdp" else 1,
-        micro_steps=prepared.plan.accumulate,
-        recompute=config.trainer.activation_checkpointing,
-        on_cpu=machine.accelerator == "cpu",
-        loss_in_place=find_ways(config.trainer, machine, prepared.model).loss == "in_place",
-    )
 
 
 def _show_time(

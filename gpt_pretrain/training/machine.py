@@ -1,12 +1,10 @@
 """What a run trains on: accelerator, devices, precision. Imports torch only when asked."""
 
-import os
 import re
-import sys
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from gpt_pretrain.config import ModelConfig, OptimizerConfig, TrainConfig, TrainerConfig
+from gpt_pretrain.config import TrainConfig, TrainerConfig
 from gpt_pretrain.config.fields import check_processes
 from gpt_pretrain.errors import InputError
 from gpt_pretrain.launch.launchers import SRUN
@@ -14,7 +12,7 @@ from gpt_pretrain.launch.process import is_launched, process
 from gpt_pretrain.training.estimate import DEVICES
 
 if TYPE_CHECKING:
-    import torch
+    pass
 
 
 @dataclass(kw_only=True, slots=True, frozen=True)
@@ -123,60 +121,6 @@ def check_precision(wanted: str, accelerator: str) -> None:
         raise InputError(
             f"trainer.precision={wanted} needs macOS 14 on Apple's GPU: set trainer.precision=32-true"
         )
-
-
-def memory_mb(device: "torch.device") -> float | None:
-    """10^6 bytes: the most that tensors have taken of a GPU so far, or what this process takes now.
-
-    None where the system does not say.
-    """
-    import torch
-
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device) / 1e6
-    if sys.platform == "linux":
-        with open("/proc/self/statm", encoding="ascii") as stream:
-            return int(stream.read().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1e6
-    return None
-
-
-def check_memory(machine: Machine, model: ModelConfig, optimizer: OptimizerConfig, batch_size: int) -> None:
-    """Raise InputError for a plan that cannot be: what it needs at the very least is more than there is.
-
-    Counted are weights, gradients, the optimizer's moments and one batch's logits; activations come on top.
-    """
-    total = memory_bytes(machine)
-    if total is None:
-        return
-    width, size = model.emb_dim, 2 if machine.precision == "bf16-true" else 4
-    embeddings = (2 - model.tie_weights) * model.vocab_size + model.context_length
-    n_params = width * (embeddings + 12 * width * model.n_layers)
-    copies = {"sgd": 2, "muon": 3}.get(optimizer.name, 4)  # Adam has two moments a weight
-    logits = 2 * batch_size * model.context_length * model.vocab_size  # bytes; bfloat16's, at the least
-    shards = (
-        machine.world_size if machine.strategy == "fsdp" else 1
-    )  # of weights and all that belongs to them
-    needed = copies * size * n_params // shards + logits
-    if needed > total:
-        raise InputError(
-            f"{n_params:,} parameters and data.batch_size={batch_size} need {_gib(needed)} to train, and "
-            f"there are {_gib(total)} a process: choose a smaller model or batch"
-        )
-
-
-def memory_bytes(machine: Machine) -> int | None:
-    """Bytes that one of the processes can have at most; None where the system does not tell."""
-    if machine.accelerator == "gpu":
-        import torch
-
-        return int(torch.cuda.get_device_properties(0).total_memory)
-    if machine.accelerator == "cpu" and hasattr(os, "sysconf"):
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // machine.devices
-    return None
-
-
-def _gib(n_bytes: int) -> str:
-    return f"{n_bytes / 2**30:,.1f} GiB"
 
 
 def _devices_launched(trainer: TrainerConfig) -> int:

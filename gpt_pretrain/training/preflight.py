@@ -25,7 +25,8 @@ from gpt_pretrain.runs.folders import has_saved, newest_valid, read_state, resto
 from gpt_pretrain.runs.record import differences, read_record
 from gpt_pretrain.terminal.watching import forget
 from gpt_pretrain.tokenizer import Tokenizer
-from gpt_pretrain.training.machine import Machine, check_memory, find_machine, planned_machine
+from gpt_pretrain.training.machine import Machine, find_machine, planned_machine
+from gpt_pretrain.training.memory import check_memory, with_strategy
 from gpt_pretrain.training.plan import Plan, make_plan
 
 if TYPE_CHECKING:
@@ -86,11 +87,13 @@ def preflight(config: TrainConfig, run: Path) -> Prepared:
     model = fitting_model(start_from, config.model, tokenizer.vocab_size)
     machine = planned_machine(config) if config.plan else find_machine(config.trainer)
     if not config.plan:
-        check_memory(machine, model, config.optimizer, config.data.batch_size)
+        may_shard = config.trainer.strategy != "ddp" and machine.strategy != "one"
+        check_memory(machine, model, config.optimizer, config.data.batch_size, may_shard=may_shard)
     corpus = load_corpus(config.data, tokenizer)
     check_windows(corpus, config.data, model.context_length)
     n_windows = epoch_windows(corpus, config.data, model.context_length)
     plan = make_plan(config, model, n_windows=n_windows, world_size=machine.world_size)
+    machine = with_strategy(config, machine, model, plan.accumulate)
     if config.trainer.draws == "book":
         _check_draws(machine, plan, config.trainer.on_divergence)
     first_step, unfinished = (0, True) if resume_from is None else _check_goes_on(resume_from, corpus, plan)

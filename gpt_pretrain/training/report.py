@@ -95,6 +95,9 @@ def _machine(config: TrainConfig, machine: Machine) -> str:
         why = ": it multiplies bfloat16 itself"
     else:
         why = ": it does not multiply bfloat16 itself"
+    if machine.strategy == "fsdp":
+        copies = ": whole copies would not fit" if config.trainer.strategy == "auto" else ""
+        devices += f", each with a shard (trainer.strategy={config.trainer.strategy}{copies})"
     return f"{devices}; {machine.precision} (trainer.precision={config.trainer.precision}{why})"
 
 

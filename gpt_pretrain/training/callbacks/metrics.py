@@ -15,7 +15,7 @@ from gpt_pretrain.training.callbacks.rhythm import is_due, step_ended
 from gpt_pretrain.training.callbacks.stop import Stop
 from gpt_pretrain.training.layers import Layers
 from gpt_pretrain.training.loggers import TensorBoard
-from gpt_pretrain.training.machine import memory_mb
+from gpt_pretrain.training.memory import memory_mb
 from gpt_pretrain.training.metrics_csv import MetricsCSV
 from gpt_pretrain.training.module import GPTModule
 from gpt_pretrain.training.plan import Plan
