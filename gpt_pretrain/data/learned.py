@@ -2,8 +2,8 @@
 
 import logging
 import time
+from collections import Counter
 from collections.abc import Iterator
-from itertools import chain
 
 from gpt_pretrain.config import DataConfig, TokenizerConfig
 from gpt_pretrain.config.data import FROM_WEIGHTS
@@ -14,7 +14,8 @@ from gpt_pretrain.data.sources import Source, TextFiles, alphabet_of, build_sour
 from gpt_pretrain.data.splits import TRAIN
 from gpt_pretrain.data.token_cache import side_of
 from gpt_pretrain.errors import ArtifactError, InputError
-from gpt_pretrain.tokenizer import Tokenizer, build_tokenizer, learn_ranks, ranks_file, read_ranks
+from gpt_pretrain.tokenizer import Tokenizer, build_tokenizer, ranks_file, read_ranks
+from gpt_pretrain.tokenizer.learn import DISTINCT, count_pieces, learn_ranks
 
 log = logging.getLogger(__name__)
 
@@ -76,8 +77,11 @@ def _ranks(config: DataConfig, settings: TokenizerConfig) -> dict[bytes, int]:
             log.warning("%s is damaged: the tokenizer is trained again", note)
     started = time.monotonic()
     budget, total = settings.train_mb * 10**6, sum(weight for _, weight in sources)
-    texts = [_training_text(s, config, settings, int(budget * weight / total)) for s, weight in sources]
-    ranks = learn_ranks(chain.from_iterable(texts), n_ranks)
+    counts: Counter[bytes] = Counter()
+    for source, weight in sources:
+        text = _training_text(source, config, settings, int(budget * weight / total))
+        counts += count_pieces(text, DISTINCT // len(sources))
+    ranks = learn_ranks(counts, n_ranks)
     seconds = time.monotonic() - started
     if seconds > NOTED_SECONDS:
         log.info("data    a tokenizer of %s ids, trained in %.0f s", f"{len(ranks) + 1:,}", seconds)

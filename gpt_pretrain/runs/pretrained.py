@@ -17,7 +17,7 @@ from gpt_pretrain.config import (
 from gpt_pretrain.config.data import FROM_WEIGHTS
 from gpt_pretrain.data.learned import tokenizer_for
 from gpt_pretrain.data.sources import cache_dir
-from gpt_pretrain.errors import InputError
+from gpt_pretrain.errors import InputError, UserFacingError
 from gpt_pretrain.foreign import read_bytes, read_json
 from gpt_pretrain.model import GPTModel
 from gpt_pretrain.runs.folders import MANIFEST, find_checkpoint, find_checkpoints, find_runs, verify
@@ -139,9 +139,16 @@ def _inside(file: Path) -> Path:
 def check_tokenizer(weights: Weights, source: WeightsConfig, tokenizer: Tokenizer) -> None:
     """Raise InputError where an id means other text to `tokenizer` than it did when the weights were trained.
 
-    More special tokens are welcome. Where nothing says what the ids meant, the user has.
+    More special tokens are welcome. Where nothing says what the ids meant, or says it so that it can be
+    read, the user has.
     """
-    trained = brought_tokenizer(weights, source)
+    try:
+        trained = brought_tokenizer(weights, source)
+    except UserFacingError as error:
+        if (weights.path.parent / MANIFEST).is_file():  # of ours, which is damaged
+            raise
+        show(f"taken by tokenizer={tokenizer.name} as set, unchecked: {error}", file=sys.stderr)
+        return
     if trained is None:
         return
     for id_ in range(min(trained.vocab_size, tokenizer.vocab_size)):

@@ -3,7 +3,7 @@
 from gpt_pretrain.tokenizer.bpe import ranks_file, read_ranks
 from gpt_pretrain.tokenizer.build import build_tokenizer, tokenizer_fingerprint
 from gpt_pretrain.tokenizer.folder import TOKENIZER_FILE, find_tokenizer, load_tokenizer, tokenizer_files
-from gpt_pretrain.tokenizer.learn import learn_ranks
+from gpt_pretrain.tokenizer.learn import count_pieces, learn_ranks
 from gpt_pretrain.tokenizer.protocol import (
     END_OF_TEXT,
     Tokenizer,
@@ -21,6 +21,7 @@ __all__ = [
     "Tokenizer",
     "build_tokenizer",
     "byte_lengths",
+    "count_pieces",
     "decode",
     "find_tokenizer",
     "learn_ranks",

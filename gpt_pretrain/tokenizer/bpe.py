@@ -45,11 +45,19 @@ ENCODINGS: dict[str, tuple[str, dict[str, int]]] = {
 class BPETokenizer(InSegments):
     """Byte-pair encoding by tiktoken, with any ranks and pattern."""
 
-    def __init__(self, name: str, ranks: dict[bytes, int], pattern: str, special: dict[str, int]) -> None:
-        """`special` has the end of a text among its tokens. Raises InputError for a bad pattern."""
+    def __init__(
+        self,
+        name: str,
+        ranks: dict[bytes, int],
+        pattern: str,
+        special: dict[str, int],
+        end_of_text: str = END_OF_TEXT,
+    ) -> None:
+        """`special` has `end_of_text` among its tokens. Raises InputError for a bad pattern."""
         self.name, self.ranks, self.pattern, self.special = name, ranks, pattern, special
+        self.end_of_text = end_of_text
         self.safe = BEFORE_ANY_SPACE if pattern == patterns.GPT2 else BEFORE_PLAIN_SPACE
-        self.end_of_text_id = special[END_OF_TEXT]
+        self.end_of_text_id = special[end_of_text]
         self._special_of = {id_: token.encode() for token, id_ in special.items()}
         try:
             self._encoding = tiktoken.Encoding(
@@ -77,15 +85,17 @@ class BPETokenizer(InSegments):
         return b"".join(self._bytes_of.get(id_, b"") for id_ in token_ids)
 
     def settings(self) -> dict[str, Any]:
-        return {"name": self.name, "pattern": self.pattern, "special": self.special}
+        settings = {"name": self.name, "pattern": self.pattern, "special": self.special}
+        # Only where it is another one: fingerprints of tokens on disk follow from the settings.
+        return settings if self.end_of_text == END_OF_TEXT else settings | {"end_of_text": self.end_of_text}
 
     def files(self) -> dict[str, bytes]:
         if self.name == "gpt2":
-            return _gpt2_files(self.special)
+            return _gpt2_files(self.special, self.end_of_text)
         return {
             RANKS_FILE: ranks_file(self.ranks),
             "tokenizer.json": to_json(_tokenizer_json(self.ranks, self.pattern, self.special)),
-            "tokenizer_config.json": to_json(tokenizer_config(END_OF_TEXT)),
+            "tokenizer_config.json": to_json(tokenizer_config(self.end_of_text)),
         }
 
 
@@ -124,14 +134,14 @@ def read_ranks(content: bytes, name: str) -> dict[bytes, int]:
     return ranks
 
 
-def _gpt2_files(special: dict[str, int]) -> dict[str, bytes]:
+def _gpt2_files(special: dict[str, int], end_of_text: str) -> dict[str, bytes]:
     config: dict[str, Any] = {
         "tokenizer_class": "GPT2Tokenizer",
-        "bos_token": END_OF_TEXT,
-        "eos_token": END_OF_TEXT,
+        "bos_token": end_of_text,
+        "eos_token": end_of_text,
         "unk_token": END_OF_TEXT,
     }
-    # The end of a text is in vocab.json already. Here the id is the key, so no entry has one.
+    # GPT-2's end of a text is in vocab.json already. Here the id is the key, so no entry has one.
     added = {str(id_): added_token(token, id_) for token, id_ in special.items() if token != END_OF_TEXT}
     for entry in added.values():
         del entry["id"]

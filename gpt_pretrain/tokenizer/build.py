@@ -11,7 +11,7 @@ from gpt_pretrain.config import TokenizerConfig, nearest
 from gpt_pretrain.errors import InputError
 from gpt_pretrain.foreign import LARGE, open_plain, read_at_most
 from gpt_pretrain.tokenizer.bpe import ENCODINGS, BPETokenizer, gpt2_ranks, read_ranks
-from gpt_pretrain.tokenizer.protocol import Tokenizer
+from gpt_pretrain.tokenizer.protocol import END_OF_TEXT, Tokenizer
 from gpt_pretrain.tokenizer.small import ByteTokenizer, CharacterTokenizer
 from gpt_pretrain.tokenizer.tokenizer_json import HuggingFaceTokenizer
 
@@ -71,8 +71,9 @@ def _characters(config: TokenizerConfig, learned: Learned) -> Tokenizer:
 
 def _trained(config: TokenizerConfig, learned: Learned) -> Tokenizer:
     assert isinstance(learned, dict)
-    pattern, special = ENCODINGS["gpt2"]
-    return BPETokenizer("trained", learned, pattern, special_above(learned, special, config.special_tokens))
+    pattern, _ = ENCODINGS["gpt2"]
+    special = special_above(learned, {END_OF_TEXT: max(learned.values()) + 1}, config.special_tokens)
+    return BPETokenizer("trained", learned, pattern, special)
 
 
 def _tiktoken(config: TokenizerConfig, learned: Learned) -> Tokenizer:

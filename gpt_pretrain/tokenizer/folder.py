@@ -11,7 +11,7 @@ from gpt_pretrain.errors import ArtifactError, InputError
 from gpt_pretrain.foreign import parse_json
 from gpt_pretrain.tokenizer.bpe import ENCODINGS, RANKS_FILE, BPETokenizer, gpt2_ranks, read_ranks
 from gpt_pretrain.tokenizer.build import special_above
-from gpt_pretrain.tokenizer.protocol import END_OF_TEXT, Tokenizer, to_json
+from gpt_pretrain.tokenizer.protocol import END_OF_TEXT, Tokenizer, added_token, to_json
 from gpt_pretrain.tokenizer.small import ByteTokenizer, CharacterTokenizer
 from gpt_pretrain.tokenizer.tokenizer_json import HuggingFaceTokenizer
 
@@ -43,7 +43,8 @@ def load_tokenizer(folder: Path, read: Read = Path.read_bytes) -> Tokenizer:
                 ranks = gpt2_ranks(read(folder / "vocab.json"))
             case _:
                 ranks = read_ranks(read(folder / RANKS_FILE), str(folder / RANKS_FILE))
-        return BPETokenizer(settings["name"], ranks, settings["pattern"], settings["special"])
+        end_of_text = settings.get("end_of_text", END_OF_TEXT)
+        return BPETokenizer(settings["name"], ranks, settings["pattern"], settings["special"], end_of_text)
     except (ArtifactError, OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise ArtifactError(f"{folder}: its tokenizer cannot be read: {error}") from error
 
@@ -69,32 +70,31 @@ def find_tokenizer(folder: Path, read: Read = Path.read_bytes) -> Tokenizer | No
 def _from_tokenizer_json(folder: Path, read: Read) -> Tokenizer:
     content = read(folder / "tokenizer.json")
     whole = _parsed(content, folder / "tokenizer.json")
-    if _is_gpt2(whole):
+    is_gpt2, end_of_text = _is_gpt2(whole), _end_of_text(folder, read, whole)
+    if is_gpt2:
         added = {str(entry["content"]): int(entry["id"]) for entry in whole.get("added_tokens") or []}
-        return _gpt2(added)
-    return HuggingFaceTokenizer(content, _end_of_text(folder, read, whole), path=f"{folder}/tokenizer.json")
+        if (gpt2 := _gpt2(added, end_of_text)) is not None:
+            return gpt2
+    return HuggingFaceTokenizer(content, end_of_text, path=f"{folder}/tokenizer.json")
 
 
 def _from_pair(folder: Path, vocab: str, merges: str, read: Read) -> Tokenizer:
     """GPT-2's own, or another vocabulary in its form, which the tokenizers library merges."""
     ids = _parsed(read(folder / vocab), folder / vocab)
-    config = _object(folder / "tokenizer_config.json", read)
-    added = {
-        str(entry["content"]): int(id_) for id_, entry in (config.get("added_tokens_decoder") or {}).items()
-    }
-    if ids == _published():
-        return _gpt2(added)
+    added = _added_beside(folder, read)
     lines = read(folder / merges).decode("utf-8", "replace").splitlines()
     byte_level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True}
     pairs = [line.split(" ") for line in lines if line and not line.startswith("#version")]
     whole = {
         "version": "1.0",
-        "added_tokens": [],
+        "added_tokens": [added_token(token, added[token]) for token in sorted(added, key=added.__getitem__)],
         "pre_tokenizer": byte_level,
         "decoder": byte_level,
         "model": {"type": "BPE", "vocab": ids, "merges": pairs},
     }
     end_of_text = _end_of_text(folder, read, whole)
+    if ids == _published() and (gpt2 := _gpt2(added, end_of_text)) is not None:
+        return gpt2
     return HuggingFaceTokenizer(to_json(whole), end_of_text, [end_of_text], f"{folder}/{vocab}")
 
 
@@ -116,16 +116,23 @@ def _published() -> dict[str, int]:
     return dict(parse_json(BPETokenizer("gpt2", gpt2_ranks(), *ENCODINGS["gpt2"]).files()["vocab.json"]))
 
 
-def _gpt2(added: dict[str, int]) -> Tokenizer:
+def _gpt2(added: dict[str, int], end_of_text: str) -> Tokenizer | None:
+    """GPT-2's with special tokens above it; None where they have other ids, or a plain token ends a text."""
     pattern, special = ENCODINGS["gpt2"]
     ranks = gpt2_ranks()
-    more = special_above(ranks, special, [token for token in added if token not in special])
-    if any(more[token] != id_ for token, id_ in added.items()):
-        raise InputError(
-            "the tokenizer beside the weights gives GPT-2's vocabulary special tokens at ids of its own: "
-            "set tokenizer=huggingface tokenizer.path=<its tokenizer.json>"
-        )
-    return BPETokenizer("gpt2", ranks, pattern, more)
+    above = sorted((token for token in added if token not in special), key=added.__getitem__)
+    more = special_above(ranks, special, above)
+    if end_of_text not in more or any(more[token] != id_ for token, id_ in added.items()):
+        return None
+    return BPETokenizer("gpt2", ranks, pattern, more, end_of_text)
+
+
+def _added_beside(folder: Path, read: Read) -> dict[str, int]:
+    """Tokens that were added to a vocabulary, and their ids: as transformers writes them, then as it did."""
+    config = _object(folder / "tokenizer_config.json", read)
+    if listed := config.get("added_tokens_decoder"):
+        return {str(entry["content"]): int(id_) for id_, entry in listed.items()}
+    return {token: int(id_) for token, id_ in _object(folder / "added_tokens.json", read).items()}
 
 
 def _end_of_text(folder: Path, read: Read, whole: Mapping[str, Any]) -> str:
@@ -138,10 +145,12 @@ def _end_of_text(folder: Path, read: Read, whole: Mapping[str, Any]) -> str:
     ids = {entry["content"]: entry["id"] for entry in whole.get("added_tokens") or []}
     vocab = (whole.get("model") or {}).get("vocab")
     ids = (vocab if isinstance(vocab, dict) else {}) | ids
-    wanted = _object(folder / "config.json", read).get("eos_token_id")
-    for token, id_ in ids.items():
-        if isinstance(wanted, int) and id_ == wanted:
-            return token
+    for name in ("generation_config.json", "config.json"):
+        wanted = _object(folder / name, read).get("eos_token_id")
+        first = wanted[0] if isinstance(wanted, list) and wanted else wanted  # of several the main one
+        for token, id_ in ids.items():
+            if isinstance(first, int) and id_ == first:
+                return token
     if END_OF_TEXT in ids:
         return END_OF_TEXT
     raise InputError(

@@ -2,8 +2,8 @@
 
 import heapq
 from collections import Counter, defaultdict
-from collections.abc import Iterable
-from itertools import pairwise
+from collections.abc import Iterable, Mapping
+from itertools import islice, pairwise
 
 import regex  # tiktoken brings it: re knows no \\p{L}
 
@@ -12,12 +12,13 @@ from gpt_pretrain.tokenizer.protocol import printable_bytes, without_surrogates
 
 LONGEST_PIECE = 256  # bytes: a longer one, of a table's rules or a blob, counts as several
 LEAST = 2  # times that a pair must occur to become a token
+DISTINCT = 1 << 21  # bytes of pieces that differ: merging takes some ten seconds a megabyte of them
 
 Pair = tuple[int, int]
 
 
-def learn_ranks(texts: Iterable[str], n_ranks: int) -> dict[bytes, int]:
-    """At most `n_ranks` tokens of bytes, each with its rank: all single bytes, then merged pairs.
+def learn_ranks(counts: Mapping[bytes, int], n_ranks: int) -> dict[bytes, int]:
+    """At most `n_ranks` tokens of bytes, each with its rank: all single bytes, then merged pairs of `counts`.
 
     The commonest pair is merged next; of equally common ones that of the lowest ranks, as the tokenizers
     library does it. Fewer come out where no pair occurs twice any more.
@@ -25,7 +26,7 @@ def learn_ranks(texts: Iterable[str], n_ranks: int) -> dict[bytes, int]:
     # In GPT-2's order, which is the order of their stand-ins.
     tokens = sorted((stand_in, bytes([byte])) for byte, stand_in in enumerate(printable_bytes()))
     ranks = {token: rank for rank, (_, token) in enumerate(tokens)}
-    pieces = _Pieces(_count(texts), ranks)
+    pieces = _Pieces(counts, ranks)
     spelled = list(ranks)
     while len(ranks) < n_ranks and (pair := pieces.commonest()) is not None:
         token = spelled[pair[0]] + spelled[pair[1]]
@@ -36,12 +37,20 @@ def learn_ranks(texts: Iterable[str], n_ranks: int) -> dict[bytes, int]:
     return ranks
 
 
-def _count(texts: Iterable[str]) -> Counter[bytes]:
-    """How often each piece occurs, as GPT-2's pattern cuts them."""
+def count_pieces(texts: Iterable[str], distinct: int = DISTINCT) -> Counter[bytes]:
+    """How often each piece occurs, as GPT-2's pattern cuts them, until they are some `distinct` bytes.
+
+    Thus of a text without spaces, whose pieces hardly ever come again, its beginning must do.
+    """
     pattern = regex.compile(patterns.GPT2)
     words: Counter[str] = Counter()
+    n_bytes = 0
     for text in texts:
+        known = len(words)
         words.update(pattern.findall(without_surrogates(text)))
+        n_bytes += sum(len(word.encode()) for word in islice(words, known, None))
+        if n_bytes > distinct:
+            break
     counts: Counter[bytes] = Counter()
     for word, count in words.items():
         piece = word.encode()
@@ -53,7 +62,7 @@ def _count(texts: Iterable[str]) -> Counter[bytes]:
 class _Pieces:
     """The pieces as ranks, and where each pair of neighbours occurs: a merge touches only what holds it."""
 
-    def __init__(self, counts: Counter[bytes], ranks: dict[bytes, int]) -> None:
+    def __init__(self, counts: Mapping[bytes, int], ranks: dict[bytes, int]) -> None:
         of_byte = [ranks[bytes([byte])] for byte in range(256)]
         self.pieces = [[of_byte[byte] for byte in piece] for piece in counts]
         self.counts = list(counts.values())

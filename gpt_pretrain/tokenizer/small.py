@@ -27,7 +27,7 @@ class ByteTokenizer(InSegments):
 
     def __init__(self, special_tokens: list[str] | None = None) -> None:
         self.special_tokens = special_tokens or []
-        self.special = {token: 256 + n for n, token in enumerate([END_OF_TEXT, *self.special_tokens])}
+        self.special = _special(256, self.special_tokens)
         self.vocab_size = 256 + len(self.special)
         self._bytes_of = [bytes([byte]) for byte in range(256)] + [token.encode() for token in self.special]
 
@@ -64,11 +64,11 @@ class CharacterTokenizer(InSegments):
     safe = BEFORE_ANY_SPACE
 
     def __init__(self, alphabet: str, special_tokens: list[str] | None = None) -> None:
-        self.alphabet = "".join(sorted(set(without_surrogates(alphabet))))
+        self.alphabet = "".join(sorted({without_surrogates(character) for character in alphabet}))
         self.special_tokens = special_tokens or []
         n = len(self.alphabet)
         self.end_of_text_id = n
-        self.special = {token: n + k for k, token in enumerate([END_OF_TEXT, *self.special_tokens])}
+        self.special = _special(n, self.special_tokens)
         self.vocab_size = n + len(self.special)
         self._code_points = np.frombuffer(self.alphabet.encode("utf-32-le"), np.uint32)
         self._bytes_of = [token.encode() for token in [*self.alphabet, *self.special]]
@@ -103,6 +103,11 @@ class CharacterTokenizer(InSegments):
     def files(self) -> dict[str, bytes]:
         vocab = {character: id_ for id_, character in enumerate(self.alphabet)}
         return _files(self.special, vocab, {"decoder": {"type": "Fuse"}})
+
+
+def _special(first: int, added: list[str]) -> dict[str, int]:
+    """The end of a text, then what was added, which may name that, too."""
+    return {token: first + n for n, token in enumerate(dict.fromkeys([END_OF_TEXT, *added]))}
 
 
 def _files(special: dict[str, int], vocab: dict[str, int], parts: dict[str, Any]) -> dict[str, bytes]:

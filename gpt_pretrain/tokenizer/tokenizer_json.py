@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from gpt_pretrain.errors import ArtifactError, InputError
+from gpt_pretrain.foreign import DEEPEST, parse_json
 from gpt_pretrain.tokenizer.protocol import (
     InSegments,
     printable_bytes,
@@ -15,17 +16,29 @@ from gpt_pretrain.tokenizer.protocol import (
 )
 from gpt_pretrain.tokenizer.segmentation import BEFORE_PLAIN_SPACE
 
+BYTE_OF = {character: bytes([byte]) for byte, character in enumerate(printable_bytes())}
+# Decoders of the library for which a table may stand: stand-ins of bytes, or what is done token by token.
+BYTE_LEVEL = {"ByteLevel", "Fuse"}
+BY_TOKEN = {"Replace", "ByteFallback", "Fuse", "Strip", "Metaspace", "WordPiece"}
 MOST_IDS = 1 << 24  # tables are as long as the largest id says, and that may come from elsewhere
 
 
 class HuggingFaceTokenizer(InSegments):
+    """Any `tokenizer.json` whose tokens write the same wherever they stand in a text.
+
+    They are decoded as amid a text: a space that its first word lacks is there. What the file's normalizer or
+    pre-tokenizer drops (capitals, line ends) comes back no more than in transformers.
+    """
+
     name = "huggingface"
     safe = BEFORE_PLAIN_SPACE
 
     def __init__(
         self, content: bytes, end_of_text: str, special_tokens: list[str] | None = None, path: str = ""
     ) -> None:
-        """Raises ArtifactError for a file that is no tokenizer, InputError where it lacks `end_of_text`."""
+        """Raises ArtifactError for a file that is no tokenizer, or whose tokens write what depends on their
+        neighbours; InputError where it lacks `end_of_text`.
+        """
         try:
             from tokenizers import Tokenizer
         except ImportError as error:
@@ -47,7 +60,14 @@ class HuggingFaceTokenizer(InSegments):
                 f"{', '.join(self._likely_ends()) or 'its own tokens, or add it to tokenizer.special_tokens'}"
             )
         self.end_of_text_id = end_of_text_id
-        self._bytes_of = self._byte_table()
+        try:
+            _give_decoder(self._tokenizer)
+            self._bytes_of = self._byte_table()
+        except ValueError as error:
+            raise ArtifactError(
+                f"{path or 'tokenizer.json'}: {error}, so that a token's text depends on its neighbours: "
+                "only those of ByteLevel, Metaspace or WordPiece are read"
+            ) from error
         self.vocab_size = max(self._bytes_of) + 1
         if self.vocab_size > MOST_IDS:
             raise ArtifactError(
@@ -56,7 +76,13 @@ class HuggingFaceTokenizer(InSegments):
 
     def encode_segment(self, text: str, *, allow_special: bool = False) -> np.ndarray:
         self._tokenizer.encode_special_tokens = not allow_special  # true means: as plain text
-        encoded = self._tokenizer.encode(without_surrogates(text), add_special_tokens=False)
+        try:
+            encoded = self._tokenizer.encode(without_surrogates(text), add_special_tokens=False)
+        except Exception as error:  # the library has no other kind
+            raise InputError(
+                f"tokenizer=huggingface cannot read the text: {error}\n"
+                "choose another tokenizer, or give it a token for what it does not know"
+            ) from error
         return np.array(encoded.ids, np.uint32)
 
     def decode_bytes(self, token_ids: list[int]) -> bytes:
@@ -75,18 +101,69 @@ class HuggingFaceTokenizer(InSegments):
         return [t.content for t in self._tokenizer.get_added_tokens_decoder().values() if t.special][:5]
 
     def _byte_table(self) -> dict[int, bytes]:
-        """Bytes that each id is: byte-level stand-ins, SentencePiece's `▁` and `<0x0A>`, else itself."""
-        added = self._tokenizer.get_added_tokens_decoder()
-        byte_of = {character: byte for byte, character in enumerate(printable_bytes())}
-        is_byte_level = "ByteLevel" in str(self._tokenizer.decoder)
-        table = {}
-        for token, id_ in self._tokenizer.get_vocab().items():
-            if id_ in added:  # an added token stands for itself, in no alphabet of stand-ins
+        """Bytes that each id is amid a text, as the file's own decoder has it. Raises ValueError."""
+        if getattr(self._tokenizer.model, "end_of_word_suffix", None):  # which BPE models alone have
+            raise ValueError("its words end in a mark")
+        kinds = _kinds(self._tokenizer.decoder)
+        ids, added = self._tokenizer.get_vocab(), self._tokenizer.get_added_tokens_decoder()
+        # What a text may name is what it says there; what stands for unknown words is set as a word.
+        unknown = getattr(self._tokenizer.model, "unk_token", None)
+        special = {entry.content for entry in added.values() if entry.special} - {unknown}
+        table, rest = {}, {}
+        for token, id_ in ids.items():
+            if token == self.end_of_text or token in special or ("ByteLevel" in kinds and id_ in added):
                 table[id_] = token.encode()
-            elif is_byte_level:
-                table[id_] = b"".join(bytes([byte_of[c]]) if c in byte_of else c.encode() for c in token)
-            elif match := re.fullmatch("<0x([0-9A-F]{2})>", token):
+            elif "ByteLevel" in kinds:
+                stands_in = BYTE_OF.keys() >= set(token)
+                table[id_] = b"".join(BYTE_OF[c] for c in token) if stands_in else token.encode()
+            elif "ByteFallback" in kinds and (match := re.fullmatch("<0x([0-9A-Fa-f]{2})>", token)):
                 table[id_] = bytes([int(match[1], 16)])
             else:
-                table[id_] = token.replace("▁", " ").encode()
-        return table
+                rest[id_] = token
+        texts = _amid_a_text(list(rest.values()), self._tokenizer.decoder)
+        return table | {id_: text.encode() for id_, text in zip(rest, texts, strict=True)}
+
+
+def _give_decoder(tokenizer: Any) -> None:
+    """Where a file forgets its decoder: that of the marks which its pre-tokenizer puts into a text."""
+    from tokenizers import decoders
+
+    if tokenizer.decoder is not None or tokenizer.pre_tokenizer is None:
+        return
+    for step in _flat(parse_json(tokenizer.pre_tokenizer.__getstate__()), "pretokenizers"):
+        if step["type"] == "ByteLevel":
+            tokenizer.decoder = decoders.ByteLevel()
+        elif step["type"] == "Metaspace":
+            tokenizer.decoder = decoders.Metaspace(
+                replacement=step["replacement"], prepend_scheme=step["prepend_scheme"]
+            )
+
+
+def _kinds(decoder: Any) -> set[str]:
+    """What a decoder does. Raises ValueError for what has no table, or may make much of little."""
+    steps = [] if decoder is None else _flat(parse_json(decoder.__getstate__()), "decoders")
+    kinds = {step["type"] for step in steps}
+    lengthens = any(
+        len(step["content"]) > 1 or not step["pattern"].get("String")
+        for step in steps
+        if step["type"] == "Replace"
+    )
+    sound = kinds <= BYTE_LEVEL or kinds <= BY_TOKEN
+    if not sound or lengthens or len(steps) > DEEPEST:
+        raise ValueError(f"its decoder is {', '.join(step['type'] for step in steps[:DEEPEST])}")
+    return kinds
+
+
+def _flat(step: dict[str, Any], inner: str) -> list[dict[str, Any]]:
+    return [s for part in step[inner] for s in _flat(part, inner)] if step["type"] == "Sequence" else [step]
+
+
+def _amid_a_text(tokens: list[str], decoder: Any) -> list[str]:
+    """What each token adds to a text behind another. Raises ValueError where neighbours change it."""
+    write = " ".join if decoder is None else decoder.decode  # without one the library puts spaces between
+    before = write(["a"])
+    texts = [write(["a", token]).removeprefix(before) for token in tokens]
+    twice = [token for token in tokens for _ in range(2)]
+    if write(["a", *twice]) != before + "".join(text * 2 for text in texts):
+        raise ValueError("its decoder writes a token by what stands beside it")
+    return texts

@@ -33,6 +33,7 @@ class Dialect:
     leading_one: bool = False  # and have a first dimension of 1
     ignored: tuple[str, ...] = ()  # endings of what holds no parameter: masks
     sizes: Mapping[str, str] = field(default_factory=dict)  # ours to theirs, in the file of settings
+    aliases: Mapping[str, str] = field(default_factory=dict)  # other names that they read a size by
 
     def names(self, config: ModelConfig) -> dict[str, tuple[str, ...]]:
         """Their names for each of our parameters; none for a tied head or a query/key/value bias we lack."""
@@ -51,8 +52,21 @@ class Dialect:
         return pairs
 
     def read_sizes(self, settings: Mapping[str, Any]) -> dict[str, Any]:
-        """What their settings say of the model's size, under our names; not yet checked."""
-        return {ours: settings[theirs] for ours, theirs in self.sizes.items() if theirs in settings}
+        """What their settings say of the model's size, under our names; not yet checked.
+
+        Raises ArtifactError where two names of one size disagree.
+        """
+        said: dict[str, Any] = {}
+        for ours, theirs in self.sizes.items():
+            names = (theirs, self.aliases.get(theirs, theirs))
+            given = {name: settings[name] for name in names if name in settings}
+            if not given:
+                continue
+            said[ours], *others = given.values()
+            if others and others != [said[ours]]:
+                both = " and ".join(f"{name}={value!r}" for name, value in given.items())
+                raise ArtifactError(f"its settings say {both}, which mean the same: remove one of them")
+        return said
 
     def write_sizes(self, config: ModelConfig) -> dict[str, int]:
         """The model's size under their names."""
@@ -88,6 +102,13 @@ _GPT2_TOP = {
 _HEAD = {"out_head.weight": "lm_head.weight"}
 _SIZES = {"emb_dim": "n_embd", "n_heads": "n_head", "n_layers": "n_layer"}
 _HUGGINGFACE_SIZES = {"vocab_size": "vocab_size", "context_length": "n_positions", **_SIZES}
+# `GPT2Config.attribute_map` of transformers, which reads and never writes them.
+_HUGGINGFACE_ALIASES = {
+    "n_positions": "max_position_embeddings",
+    "n_embd": "hidden_size",
+    "n_head": "num_attention_heads",
+    "n_layer": "num_hidden_layers",
+}
 _NANOGPT_SIZES = {"vocab_size": "vocab_size", "context_length": "block_size", **_SIZES}
 _OPENAI_SIZES = {"vocab_size": "n_vocab", "context_length": "n_ctx", **_SIZES}
 # Causal masks, whatever the names say: they hold no parameter.
@@ -101,6 +122,7 @@ HUGGINGFACE = Dialect(
     transposed=True,
     ignored=_MASKS,
     sizes=_HUGGINGFACE_SIZES,
+    aliases=_HUGGINGFACE_ALIASES,
 )
 HUGGINGFACE_BARE = Dialect(  # GPT2Model's own names, as on the hub
     "Hugging Face",
@@ -110,6 +132,7 @@ HUGGINGFACE_BARE = Dialect(  # GPT2Model's own names, as on the hub
     transposed=True,
     ignored=_MASKS,
     sizes=_HUGGINGFACE_SIZES,
+    aliases=_HUGGINGFACE_ALIASES,
 )
 # nanoGPT computes GELU in its exact form, GPT-2 and we by tanh; nothing in its files says so.
 # The two differ by less than 5e-4 in an activation.

@@ -85,8 +85,12 @@ def read_huggingface_settings(theirs: Mapping[str, Any]) -> dict[str, Any]:
     """What a `config.json` says of the model's shape, under our names. Raises ArtifactError where it asks for
     what our model does not compute.
     """
-    for key, values in {"model_type": ("gpt2",), **_REQUIRED}.items():
-        given = theirs.get(key, values[0] if key != "model_type" else None)
+    if "model_type" not in theirs:
+        raise ArtifactError(
+            "config.json has no model_type, so it is not transformers': put the model's own there, or none"
+        )
+    for key, values in _REQUIRED.items():
+        given = theirs.get(key, values[0])
         if given not in values:
             raise ArtifactError(
                 f"config.json has {key}={given!r}, not {values[0]!r}: not a GPT-2 that we compute"

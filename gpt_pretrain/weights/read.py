@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor
@@ -20,7 +20,7 @@ from gpt_pretrain.errors import ArtifactError, InputError, UserFacingError
 from gpt_pretrain.foreign import open_plain, parse_json, read_bytes
 from gpt_pretrain.model import GPTModel
 from gpt_pretrain.weights.bundle import looks_like_index, read_bundle
-from gpt_pretrain.weights.dialects import NANOGPT, OPENAI, Dialect, as_ours, detect
+from gpt_pretrain.weights.dialects import HUGGINGFACE, NANOGPT, OPENAI, Dialect, as_ours, detect
 from gpt_pretrain.weights.fit import check_fit, fit
 from gpt_pretrain.weights.huggingface import read_huggingface_settings
 from gpt_pretrain.weights.pickled import read_pickle
@@ -34,6 +34,17 @@ from gpt_pretrain.weights.stored import Stored, check_finite, check_inside
 
 MAX_JSON = 16 << 20  # bytes
 OWN_FILES = ("optimizer.safetensors",)  # of our checkpoints: no model
+# What transformers opens of a folder, in its order: beside them lie a Trainer's states, and other formats.
+MAIN = (
+    "model.safetensors",
+    "model.safetensors.index.json",
+    "pytorch_model.bin",
+    "pytorch_model.bin.index.json",
+)
+READABLE = ("shards", "safetensors", "tensorflow", "torch")  # kinds of files, the first of a folder's first
+REFUSED = ("old torch", "pointer")  # with a line that says what to do
+_POINTER = b"version https://git-lfs.github.com/spec/"
+_OLD_TORCH = b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19."  # the number that torch < 1.6 pickles first
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,8 +92,8 @@ def open_weights(path: Path, n_heads: int | None = None) -> Weights:
         )
     try:
         tensors, said = _READERS[kind](file)
-        said = said or _beside(file)
         dialect = detect(tensors)
+        said = said or _beside(file, dialect)
         config = read_shape(tensors, dialect, said, n_heads)
         check_tensors(tensors, dialect, config)
     except UserFacingError as error:
@@ -122,7 +133,7 @@ def _kind(file: Path) -> str | None:
     """What a file is, by its first and last bytes."""
     try:
         with open_plain(file, follow=True) as stream:
-            start = stream.read(16)
+            start = stream.read(len(_POINTER))
             size = stream.seek(0, 2)
             stream.seek(max(0, size - 8))
             end = stream.read(8)
@@ -130,6 +141,10 @@ def _kind(file: Path) -> str | None:
         raise InputError(f"{file} cannot be read: {error.strerror}") from error
     if start[:4] == b"PK\x03\x04":  # a zip's first record
         return "torch"
+    if start.startswith(_OLD_TORCH):
+        return "old torch"
+    if start == _POINTER:
+        return "pointer"
     if looks_like_index(end):
         return "tensorflow"
     if looks_like_safetensors(start, size):
@@ -147,14 +162,20 @@ def _find(folder: Path) -> tuple[Path, str]:
         if file.is_file() and file.name not in OWN_FILES and (kind := _kind(file)):
             check_inside(file)
             kinds.setdefault(kind, []).append(file)
-    for kind in ("shards", "safetensors", "tensorflow", "torch"):
+    readable = {file.name: (file, kind) for kind in READABLE for file in kinds.get(kind, [])}
+    refused = {file.name: (file, kind) for kind in REFUSED for file in kinds.get(kind, [])}
+    for found in (readable, refused):
+        if main := next((found[name] for name in MAIN if name in found), None):
+            return main
+    for kind in READABLE:
         files = kinds.get(kind, [])
-        main = [file for file in files if file.name == "model.safetensors"]
-        if len(main or files) == 1:
-            return (main or files)[0], kind
+        if len(files) == 1:
+            return files[0], kind
         if files:
             names = ", ".join(file.name for file in files[:4])
             raise InputError(f"{folder} has several files of weights: {names}\ngive the path of one of them")
+    if refused:
+        return next(iter(refused.values()))
     raise ArtifactError(f"{folder} holds no weights: no safetensors, TensorFlow or torch file is in it")
 
 
@@ -173,7 +194,7 @@ def _read_shards(index: Path) -> tuple[dict[str, Stored], dict[str, Any]]:
             raise ArtifactError(f"{index} lists {name}, which is missing")
         check_inside(shard)
         kind = _kind(shard)
-        if kind not in ("safetensors", "torch"):
+        if kind in (None, "shards", "tensorflow"):
             raise ArtifactError(f"{shard} is neither a safetensors nor a torch file")
         found, said = _READERS[kind](shard)
         listed = {tensor for tensor, place in weight_map.items() if place == name}
@@ -200,20 +221,36 @@ def _read_tensorflow(index: Path) -> tuple[dict[str, Stored], dict[str, Any]]:
     return read_bundle(index), {}
 
 
+def _refuse_old_torch(file: Path) -> NoReturn:
+    raise ArtifactError(
+        f"{file} is in torch's old form, which is no archive that can be checked before it is read: write it "
+        "anew with torch.save(torch.load(<file>, weights_only=True), <file>)"
+    )
+
+
+def _refuse_pointer(file: Path) -> NoReturn:
+    raise ArtifactError(f"{file} is a Git LFS pointer, not yet the file itself: run git lfs pull there")
+
+
 _READERS = {
     "safetensors": _read_safetensors,
     "shards": _read_shards,
     "torch": _read_torch,
     "tensorflow": _read_tensorflow,
+    "old torch": _refuse_old_torch,
+    "pointer": _refuse_pointer,
 }
 
 
-def _beside(file: Path) -> dict[str, Any]:
-    """The shape under our names that transformers' config.json or OpenAI's hparams.json beside it says."""
+def _beside(file: Path, dialect: Dialect) -> dict[str, Any]:
+    """The shape under our names that transformers' config.json or OpenAI's hparams.json beside it says.
+
+    Beside the tensors of others a file of such a name may be anything.
+    """
     config, hparams = file.with_name("config.json"), file.with_name("hparams.json")
-    if config.is_file():
+    if dialect.name == HUGGINGFACE.name and config.is_file():
         return read_huggingface_settings(_json(config))
-    if hparams.is_file():
+    if dialect is OPENAI and hparams.is_file():
         return OPENAI.read_sizes(_json(hparams))
     return {}
 

@@ -121,11 +121,17 @@ def _write_shards(
 
 @contextmanager
 def _whole(out: Path) -> Iterator[Path]:
-    """A sibling to write into, which becomes `out` if all goes well."""
+    """A sibling to write into, which becomes `out` if all goes well. Raises InputError."""
+    given, out = out, Path(os.path.realpath(out))
+    if out == Path.cwd():
+        raise InputError(f"out={given} is the folder that this was started in: give a new folder")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise InputError(f"out={out} exists already: give a new folder")
+        raise InputError(f"out={given} exists already: give a new folder")
     partial = out.with_name(f".{out.name}.{os.getpid()}.partial")
-    partial.mkdir(parents=True)
+    try:
+        partial.mkdir(parents=True)
+    except (FileExistsError, NotADirectoryError, PermissionError) as error:
+        raise InputError(f"out={given} cannot be made ({error.strerror}): give another folder") from error
     try:
         yield partial
         if out.exists():

@@ -9,7 +9,7 @@ from gpt_pretrain.config import ModelConfig, ModelSettings, TokenizerConfig, Wei
 from gpt_pretrain.errors import ArtifactError, InputError
 from gpt_pretrain.model import GPTModel
 from gpt_pretrain.runs.pretrained import load_model, load_pretrained, open_pretrained, tokenizer_of
-from gpt_pretrain.tokenizer import build_tokenizer, learn_ranks
+from gpt_pretrain.tokenizer import build_tokenizer, count_pieces, learn_ranks
 from gpt_pretrain.weights.read import open_weights
 from gpt_pretrain.weights.write import write_weights
 from tests.weights import foreign
@@ -69,7 +69,7 @@ def test_how_many_ids_there_are_never_decides_what_they_mean(tmp_path, vocabular
 @pytest.mark.parametrize("format", ["huggingface", "book", "openai"])
 def test_a_folder_of_any_format_opens_with_the_tokenizer_that_it_was_given(tmp_path, format, by, vocabulary):
     """Below GPT-2's 50,257 ids and above, where its BPE was once taken without a word."""
-    tokenizer = build_tokenizer("trained", learn_ranks(["the statement"] * 2, 258))
+    tokenizer = build_tokenizer("trained", learn_ranks(count_pieces(["the statement"] * 2), 258))
     config = ModelConfig(vocab_size=vocabulary, context_length=8, emb_dim=4, n_heads=1, n_layers=1)
     model = GPTModel(config)
     write_weights(tmp_path / "a", format, model.state_dict(), config, tokenizer)

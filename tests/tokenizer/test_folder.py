@@ -6,13 +6,21 @@ import pytest
 
 from gpt_pretrain.config import TokenizerConfig
 from gpt_pretrain.errors import ArtifactError, InputError
-from gpt_pretrain.tokenizer import build_tokenizer, find_tokenizer, learn_ranks, tokenizer_files
+from gpt_pretrain.tokenizer import (
+    build_tokenizer,
+    byte_lengths,
+    count_pieces,
+    find_tokenizer,
+    learn_ranks,
+    tokenizer_files,
+    tokenizer_fingerprint,
+)
 
 TEXT = "The statement, 漢字 été\n    return  <|endoftext|>"
 
 
 def of(name):
-    learned = learn_ranks([TEXT * 3], 300) if name == "trained" else TEXT
+    learned = learn_ranks(count_pieces([TEXT * 3]), 300) if name == "trained" else TEXT
     return build_tokenizer(TokenizerConfig(name=name), learned)
 
 
@@ -109,3 +117,62 @@ def test_files_that_say_nothing_or_lie_are_refused_in_one_line(tmp_path, files, 
     with pytest.raises(error, match=said) as refused:
         find_tokenizer(tmp_path)
     assert len(str(refused.value).splitlines()) == 1
+
+
+CHAT = ["<|im_start|>", "<|im_end|>"]
+
+
+def chat_tuned(form, folder):
+    """GPT-2's folder with chat tokens as transformers writes it now, wrote it, and wrote it before that."""
+    transformers = pytest.importorskip("transformers")
+    laid(folder, of("gpt2").files())
+    theirs = transformers.AutoTokenizer.from_pretrained(folder)
+    theirs.add_special_tokens({"additional_special_tokens": CHAT, "eos_token": CHAT[1]})
+    ids = {token: theirs.convert_tokens_to_ids(token) for token in CHAT}
+    if form == "tokenizer.json":
+        theirs.save_pretrained(folder)
+        for name in ("vocab.json", "merges.txt"):
+            (folder / name).unlink()
+    elif form == "added_tokens_decoder":
+        added = {str(id_): {"content": token, "special": True} for token, id_ in ids.items()}
+        laid(folder, {"tokenizer_config.json": {"eos_token": CHAT[1], "added_tokens_decoder": added}})
+    else:
+        laid(folder, {"tokenizer_config.json": {"eos_token": CHAT[1]}, "added_tokens.json": ids})
+    return theirs
+
+
+@pytest.mark.parametrize("form", ["tokenizer.json", "added_tokens_decoder", "added_tokens.json"])
+def test_a_chat_tuned_gpt2_ends_where_its_files_say_and_is_handed_on_so(form, tmp_path):
+    transformers = pytest.importorskip("transformers")
+    theirs = chat_tuned(form, tmp_path)
+    found = find_tokenizer(tmp_path)
+    assert found.name == "gpt2"
+    assert found.end_of_text_id == theirs.eos_token_id != 50256
+    assert byte_lengths(found)[theirs.eos_token_id] == 0
+    for token in (*CHAT, "<|endoftext|>"):
+        assert found.encode(f"a{token}", allow_special=True).tolist() == theirs.encode(f"a{token}")
+    assert tokenizer_fingerprint(found) != tokenizer_fingerprint(of("gpt2"))
+    on = tmp_path / "on"
+    on.mkdir()
+    laid(on, tokenizer_files(found))
+    assert find_tokenizer(on).settings() == found.settings()
+    assert find_tokenizer(on).end_of_text_id == found.end_of_text_id
+    assert transformers.AutoTokenizer.from_pretrained(on).eos_token_id == theirs.eos_token_id
+
+
+@pytest.mark.parametrize("eos", [50258, [50258, 50256]])
+def test_the_settings_of_generation_say_the_end_where_the_tokenizer_s_do_not(eos, tmp_path):
+    chat_tuned("added_tokens_decoder", tmp_path)
+    said = json.loads((tmp_path / "tokenizer_config.json").read_text())
+    del said["eos_token"]
+    laid(tmp_path, {"tokenizer_config.json": said, "config.json": {"eos_token_id": 50256}})
+    assert find_tokenizer(tmp_path).end_of_text_id == 50256
+    laid(tmp_path, {"generation_config.json": {"eos_token_id": eos}})
+    assert find_tokenizer(tmp_path).end_of_text_id == 50258
+
+
+def test_gpt2_s_vocabulary_with_an_end_in_its_midst_is_read_as_the_library_reads_it(tmp_path):
+    laid(tmp_path, of("gpt2").files() | {"tokenizer_config.json": {"eos_token": "!"}})
+    found = find_tokenizer(tmp_path)
+    assert found.end_of_text_id == 0
+    assert found.encode(TEXT).tolist() == of("gpt2").encode(TEXT).tolist()

@@ -22,6 +22,7 @@ from gpt_pretrain.tokenizer import (
     TOKENIZER_FILE,
     build_tokenizer,
     byte_lengths,
+    count_pieces,
     decode,
     learn_ranks,
     load_tokenizer,
@@ -61,7 +62,9 @@ def tokenizers():
     return [
         build_tokenizer("gpt2"),
         build_tokenizer("bytes"),
-        build_tokenizer("trained", learn_ranks(["'ll the then  there\n\n é漢 é漢 19 19"] * 2, 290)),
+        build_tokenizer(
+            "trained", learn_ranks(count_pieces(["'ll the then  there\n\n é漢 é漢 19 19"] * 2), 290)
+        ),
         build_tokenizer(TokenizerConfig(name="characters"), text),
     ]
 
@@ -222,7 +225,11 @@ def extra(name, tmp_path, **more):
         path = tmp_path / "tokenizer.json"
         learned.save(str(path))
         more |= {"path": str(path), "end_of_text": "</s>"}
-    learned = learn_ranks(["hello there, hello world"], 270) if name == "trained" else "helo wrd,漢字été<|x>"
+    learned = (
+        learn_ranks(count_pieces(["hello there, hello world"]), 270)
+        if name == "trained"
+        else "helo wrd,漢字été<|x>"
+    )
     return build_tokenizer(TokenizerConfig(name=name, **more), learned)
 
 
@@ -306,3 +313,24 @@ def test_a_checkpoint_with_a_damaged_tokenizer_is_an_artifact_error(tmp_path):
 def test_tokens_fit_the_type_they_are_stored_in():
     assert build_tokenizer("gpt2").encode("").dtype == np.uint32
     assert build_tokenizer("gpt2").vocab_size <= 1 << 16
+
+
+@pytest.mark.parametrize("name", ["bytes", "characters", "gpt2", "trained"])
+def test_the_end_of_text_may_be_named_among_the_special_tokens(name):
+    learned = {"characters": "abc", "trained": learn_ranks(count_pieces(["abc"]), 256)}.get(name)
+    config = TokenizerConfig(name=name, special_tokens=["<|endoftext|>", "<|more|>"])
+    tokenizer = build_tokenizer(config, learned)
+    ids = tokenizer.encode("a<|endoftext|>b<|more|>", allow_special=True)
+    assert ids[1] == tokenizer.end_of_text_id < ids[3] == tokenizer.vocab_size - 1
+
+
+@pytest.mark.parametrize("n_ranks", [256, 300, 50_254, 50_255, 50_256])
+def test_a_trained_vocabulary_has_no_hole(n_ranks):
+    ranks = {n.to_bytes(3, "big"): n for n in range(256, n_ranks)} | {bytes([n]): n for n in range(256)}
+    tokenizer = build_tokenizer(TokenizerConfig(name="trained"), ranks)
+    assert (tokenizer.end_of_text_id, tokenizer.vocab_size) == (n_ranks, n_ranks + 1)
+
+
+def test_halves_of_characters_do_not_join_in_an_alphabet():
+    tokenizer = build_tokenizer(TokenizerConfig(name="characters"), "a\ud83d\ude00")
+    assert tokenizer.encode("a\ud83d a".replace(" ", "")).tolist() == [0, 1, 0]
