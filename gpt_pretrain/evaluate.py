@@ -98,7 +98,7 @@ def _ask(
         if share is not None:
             show(f"{name:20}{share:8.4f}  +- {result.error(share):.4f}")
     if result.perplexity is not None:
-        show(f"{'perplexity':20}{result.perplexity:8.3f}")
+        show(f"{'perplexity':20}{result.perplexity:8.7g}")
     show(f"{'questions':20}{result.n:8,}")
 
 

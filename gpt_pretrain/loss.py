@@ -88,5 +88,5 @@ def perplexity(loss: float) -> float:
 
 
 def bits_per_byte(loss: float, bytes_per_token: float) -> float:
-    """The loss in bits for each byte of UTF-8 text: comparable across tokenizers."""
-    return loss / math.log(2) / bytes_per_token  # nats to bits
+    """The loss in bits for each byte of UTF-8 text: comparable across tokenizers. Infinite without a byte."""
+    return loss / math.log(2) / bytes_per_token if bytes_per_token else math.inf  # nats to bits

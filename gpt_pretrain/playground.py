@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gpt_pretrain.cli.program import command
-from gpt_pretrain.config import DecodingConfig, PlaygroundConfig
-from gpt_pretrain.errors import InputError
+from gpt_pretrain.config import DecodingConfig, ModelSettings, PlaygroundConfig, WeightsConfig
+from gpt_pretrain.config.fields import check_ranges
+from gpt_pretrain.errors import InputError, UserFacingError
 from gpt_pretrain.generation.prompts import recorded_prompt
 from gpt_pretrain.terminal.text import show
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:  # torch takes seconds: whoever asks for help need not wait fo
     from gpt_pretrain.tokenizer import Tokenizer
 
 N_BARS = 12
+WHOLE = {"top_k", "max_new_tokens", "seed"}  # settings that are whole numbers
 Loaded = tuple["GPTModel", "Tokenizer", str]  # and what it is called on the page
 
 
@@ -52,47 +54,74 @@ def load(config: PlaygroundConfig) -> list[Loaded]:
     """The model, and the one to compare it with."""
     from gpt_pretrain.runs.pretrained import load_pretrained, pick_device
 
-    loaded: list[Loaded] = []
-    for checkpoint in (config.checkpoint, config.compare):
-        if checkpoint is None and loaded:
-            break
-        model, tokenizer, source = load_pretrained(config.weights, config.model, config.tokenizer, checkpoint)
-        loaded.append((model.to(pick_device(config.device)), tokenizer, str(source)))
-    return loaded
+    device = pick_device(config.device)
+    given = load_pretrained(config.weights, config.model, config.tokenizer, config.checkpoint)
+    both = [given] if config.compare is None else [given, _compared(config, config.compare)]
+    return [(model.to(device), tokenizer, str(source)) for model, tokenizer, source in both]
+
+
+def _compared(config: PlaygroundConfig, path: str) -> tuple["GPTModel", "Tokenizer", Path]:
+    """The model at `path`, of the shape that its weights have, with the tokenizer that lies beside them.
+
+    What is typed is the first model's. Here a tokenizer counts only where none lies there, and a number of
+    heads without a size only where the weights do not say it.
+    """
+    from gpt_pretrain.runs.folders import find_checkpoint
+    from gpt_pretrain.runs.pretrained import brought_tokenizer, fitting_model, open_pretrained, tokenizer_of
+    from gpt_pretrain.weights.read import build_model
+
+    found, weights = find_checkpoint(Path(path), "compare"), WeightsConfig(name="checkpoint")
+    heads = config.model.n_heads if config.model.emb_dim is None else None
+    opened = open_pretrained(weights, ModelSettings(n_heads=heads), str(found))
+    assert opened is not None
+    tokenizer = brought_tokenizer(opened, weights) or tokenizer_of(opened, weights, config.tokenizer)
+    shape = fitting_model(opened, ModelSettings(), tokenizer.vocab_size)
+    return build_model(opened, shape).eval(), tokenizer, found
 
 
 def settings_of(first: DecodingConfig, values: dict[str, Any]) -> DecodingConfig:
-    """The settings of the sliders above those of the command line; a filter at its end is off.
+    """The settings of the sliders above those of the command line; a filter at its end is off, and an emptied
+    field, which is None, is as on the command line.
 
-    Raises InputError where they exclude each other.
+    Raises InputError where they are out of range or exclude each other.
     """
-    off = {"top_k": 0, "top_p": 1.0, "min_p": 0.0}
+    off = {"top_k": 0, "top_p": 1, "min_p": 0}
     given: dict[str, Any] = {
-        name: None if name in off and value == off[name] else type(off.get(name, value))(value)
+        name: None if name in off and value == off[name] else (int if name in WHOLE else float)(value)
         for name, value in values.items()
+        if value is not None
     }
     settings = dataclasses.replace(first, **given)
+    check_ranges(settings, "decoding.")
     settings.check()
     return settings
 
 
-def bars(loaded: Loaded, text: str, settings: DecodingConfig) -> str:
-    """The likeliest next tokens under the temperature and the filters, as bars; and as they are without."""
+def bars(loaded: Loaded, prompt: str, settings: DecodingConfig, new: str = "") -> str:
+    """The likeliest tokens after `prompt` and the `new` text, as bars: drawn with penalties, filters and
+    temperature as generation has them; and as they are without.
+    """
     import torch
 
-    from gpt_pretrain.decoding.choose import distribution
+    from gpt_pretrain.decoding.choose import distribution, exhausted
+    from gpt_pretrain.decoding.continuation import apply
     from gpt_pretrain.decoding.scoring import next_token_logits
-    from gpt_pretrain.decoding.text import encode
+    from gpt_pretrain.decoding.text import encode, text_rules
     from gpt_pretrain.tokenizer import decode
 
     model, tokenizer, _ = loaded
-    token_ids = encode(tokenizer, text) or [tokenizer.end_of_text_id]
+    given = encode(tokenizer, prompt) or [tokenizer.end_of_text_id]
+    token_ids = [*given, *encode(tokenizer, new)]
     logits = next_token_logits(model, token_ids)
-    plain = logits.softmax(-1)
+    plain, rules = logits.softmax(-1), text_rules(tokenizer, settings)
+    # (V,) -> (1, V)
+    shaped = apply(logits[None], [token_ids], [len(given)], settings, tokenizer.end_of_text_id, rules)
+    if all(exhausted(shaped)):
+        return "<p>every token is ruled out</p>"
     if settings.temperature == 0:  # the most likely one, always
-        chosen = torch.nn.functional.one_hot(logits.argmax(), len(logits)).float()
+        chosen = torch.nn.functional.one_hot(shaped[0].argmax(), len(logits)).float()
     else:
-        chosen = distribution(logits[None], settings)[0].float()
+        chosen = distribution(shaped, settings)[0].float()
     lines = []
     for id_ in chosen.topk(min(N_BARS, len(chosen))).indices.tolist():
         token = html.escape(repr(decode(tokenizer, [id_])))
@@ -111,11 +140,11 @@ def written(loaded: Loaded, prompt: str, settings: DecodingConfig) -> Iterator[t
     from gpt_pretrain.decoding.text import stream_text
 
     model, tokenizer, _ = loaded
-    text = prompt
-    yield text, bars(loaded, text, settings)
+    new = ""
+    yield prompt, bars(loaded, prompt, settings)
     for piece in stream_text(model, tokenizer, prompt, settings):
-        text += piece
-        yield text, bars(loaded, text, settings)
+        new += piece
+        yield prompt + new, bars(loaded, prompt, settings, new)
 
 
 def build_page(gradio: Any, models: list[Loaded], first: DecodingConfig) -> Any:
@@ -124,7 +153,7 @@ def build_page(gradio: Any, models: list[Loaded], first: DecodingConfig) -> Any:
         begun = recorded_prompt(Path(models[0][2]))
         prompt = gradio.Textbox(begun, label="prompt", lines=3, elem_id="prompt")
         with gradio.Row():
-            slider = partial(gradio.Slider, min_width=200)  # narrower ones cut their numbers off
+            slider = partial(_slider, gradio)
             sliders = {
                 "temperature": slider(0, 2, first.temperature, step=0.05, label="temperature"),
                 "top_k": slider(0, 200, first.top_k or 0, step=1, label="top_k (0: off)"),
@@ -152,12 +181,18 @@ def build_page(gradio: Any, models: list[Loaded], first: DecodingConfig) -> Any:
                 for number, model in enumerate(models):
                     for columns[number] in written(model, prompt, settings):
                         yield [part for column in columns for part in column]
-            except InputError as error:
+            except UserFacingError as error:
                 raise gradio.Error(str(error)) from error
 
         for event in (button.click, prompt.submit):
             event(write, [prompt, *sliders.values()], outputs)
     return page
+
+
+def _slider(gradio: Any, low: float, high: float, value: float, *, step: float, label: str) -> Any:
+    """From `low` to `high`, and as far as the value that was typed: the page refuses all beyond its ends."""
+    # Narrower ones cut their numbers off.
+    return gradio.Slider(min(low, value), max(high, value), value, step=step, label=label, min_width=200)
 
 
 def looks(gradio: Any) -> dict[str, Any]:

@@ -26,6 +26,7 @@ def plot(config: PlotConfig, run: Path) -> None:
     from gpt_pretrain.training.plots import comparison_figure, loss_figure, rates_figure, save
 
     runs = measured(found)
+    out = _made(config.out)
     figures = {
         "learning_rate": rates_figure(runs),
         **({"comparison": comparison_figure(runs)} if len(runs) > 1 else {}),
@@ -36,8 +37,6 @@ def plot(config: PlotConfig, run: Path) -> None:
             for number, (name, rows) in enumerate(runs.items(), 1)
         },
     }
-    out = Path(config.out)
-    out.mkdir(parents=True, exist_ok=True)
     for name, figure in figures.items():
         for kind in ("png", "svg") if config.format == "both" else (config.format,):
             save(figure, out / f"{name}.{kind}")
@@ -48,13 +47,29 @@ def find(paths: list[str]) -> list[Path]:
     """The runs that paths and globs name, or that lie below them, oldest first. Raises InputError."""
     runs: dict[Path, None] = {}
     for text in paths:
-        path = Path(text).expanduser()
-        named = [path] if path.exists() else sorted(Path(path.anchor or ".").glob(str(path).lstrip("/")))
-        below = [run for one in named for run in ([one] if is_run(one) else find_runs(one)[::-1])]
+        below = [run for one in _named(text) for run in ([one] if is_run(one) else find_runs(one)[::-1])]
         if not below:
             raise InputError(f"runs={text}: no run is there: give a run's folder, or one that holds runs")
         runs |= dict.fromkeys(below)
     return list(runs)
+
+
+def _named(text: str) -> list[Path]:
+    """The path that `text` is, or those that it is a pattern of. Raises InputError."""
+    try:
+        path = Path(text).expanduser()
+        return [path] if path.exists() else sorted(Path(path.anchor or ".").glob(str(path).lstrip("/")))
+    except (OSError, RuntimeError, ValueError) as error:  # a name too long, ~nobody, a name with ** inside
+        raise InputError(f"runs={text[:300]} cannot be looked up ({error}): give folders") from error
+
+
+def _made(out: str) -> Path:
+    """The folder for the pictures. Raises InputError where there can be none."""
+    try:
+        Path(out).mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError, PermissionError) as error:
+        raise InputError(f"out={out} cannot be made ({error.strerror}): give another folder") from error
+    return Path(out)
 
 
 def measured(runs: list[Path]) -> "dict[str, Rows]":

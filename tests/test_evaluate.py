@@ -65,6 +65,15 @@ def test_the_token_between_two_documents_counts_in_the_loss_and_is_no_byte_of_te
     assert (score.n_tokens, score.n_bytes) == (16, 15)
 
 
+def test_a_text_of_nothing_but_its_ends_has_a_loss_and_no_bits_per_byte(tmp_path):
+    foreign.huggingface(reference(SIZE), tmp_path)
+    weights = open_weights(tmp_path)
+    model = build_model(weights, weights.config).eval()
+    score = measure(model, build_tokenizer("bytes"), np.full(33, 256), 1)
+    assert (score.n_tokens, score.n_bytes, score.bits_per_byte) == (32, 0, math.inf)
+    assert math.isfinite(score.loss)
+
+
 def test_evaluating_another_programs_weights_prints_a_table(typed):
     from gpt_pretrain.evaluate import evaluate
 
@@ -130,3 +139,19 @@ def test_openais_weights_give_the_books_losses(story):
     assert float(val[1]) == pytest.approx(3.55962, abs=1e-4)
     embedding = open_weights(Path(folder)).parameters()["tok_emb.weight"][0, :3]
     torch.testing.assert_close(embedding, torch.tensor([-0.11010301, -0.03926672, 0.03310751]))
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["cloze="], "cloze is empty"),
+        (["choices="], "choices is empty"),
+        (["max_questions=3"], "max_questions is of choices or cloze"),
+        (["split=val", "cloze=q.txt"], "split has no effect beside cloze"),
+    ],
+)
+def test_settings_without_effect_are_refused_by_name(typed, words, said):
+    from gpt_pretrain.evaluate import evaluate
+
+    code, _, error = typed(evaluate, "checkpoint=theirs", "tokenizer=bytes", *words)
+    assert (code, said in error, len(error.splitlines())) == (2, True, 1), error

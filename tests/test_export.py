@@ -116,6 +116,24 @@ def test_bad_input_is_refused_in_three_lines_and_writes_nothing(typed, tmp_path,
     assert not list(tmp_path.glob(".*partial"))
 
 
+@pytest.mark.parametrize("out", [".", "made/.."])
+def test_the_folder_that_one_is_in_is_no_new_one(typed, tmp_path, monkeypatch, out):
+    (tmp_path / "empty").mkdir()
+    monkeypatch.chdir(tmp_path / "empty")
+    code, error = typed("checkpoint=../ours", f"out={out}")
+    assert (code, error) == (
+        2,
+        f"error: out={out} is the folder that this was started in: give a new folder\n",
+    )
+    assert list((tmp_path / "empty").iterdir()) == []
+
+
+def test_a_folder_below_a_file_cannot_be_made(typed, tmp_path):
+    (tmp_path / "file").write_text("mine")
+    code, error = typed("checkpoint=ours", "out=file/below")
+    assert (code, "out=file/below cannot be made" in error, len(error.splitlines())) == (2, True, 1), error
+
+
 @pytest.mark.slow
 def test_the_evaluation_harness_scores_an_export_as_evaluate_does(typed, tmp_path):
     pytest.importorskip("lm_eval", reason="lm-eval is not installed")

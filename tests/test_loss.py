@@ -80,3 +80,7 @@ def test_perplexity_of_a_uniform_guess_is_the_number_of_choices():
 
 def test_one_bit_for_each_byte():
     assert bits_per_byte(4 * math.log(2), bytes_per_token=4) == pytest.approx(1)
+
+
+def test_tokens_that_stand_for_no_text_cost_infinite_bits_a_byte():
+    assert bits_per_byte(4.0, bytes_per_token=0) == math.inf

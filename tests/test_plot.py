@@ -69,6 +69,8 @@ def test_runs_are_named_by_folders_globs_and_lists(tmp_path, runs, monkeypatch):
         (["runs=nowhere"], "runs=nowhere: no run is there"),
         (["runs=[]"], "give folders"),
         (["runs=3"], "give folders"),
+        (["runs='**x'"], "runs=\\*\\*x cannot be looked up"),
+        (["runs='~nobody-of-this-name/x'"], "runs=~nobody-of-this-name/x cannot be looked up"),
         (["runs=outputs", "format=jpg"], "none of both, png, svg"),
         (["run=outputs"], "did you mean runs"),
     ],
@@ -78,3 +80,11 @@ def test_what_cannot_be_drawn_is_refused_in_a_line(typed, tmp_path, words, said)
     assert (code, len(printed.splitlines()) <= 3) == (2, True)
     assert re.search(said, printed)
     assert not (tmp_path / "plots").exists()
+
+
+@pytest.mark.parametrize("out", ["file", "file/below"])
+def test_pictures_go_into_no_file(typed, tmp_path, runs, out):
+    (tmp_path / "file").write_text("mine")
+    code, printed = typed("plot", "runs=outputs", f"out={out}")
+    assert (code, f"error: out={out} cannot be made" in printed, len(printed.splitlines())) == (2, True, 1)
+    assert (tmp_path / "file").read_text() == "mine"

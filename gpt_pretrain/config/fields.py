@@ -76,6 +76,19 @@ def check_ranges(config: Any, prefix: str) -> None:
             )
 
 
+def check_unicode(config: Any, prefix: str = "") -> None:
+    """Raise InputError for a text that no record can hold: bytes of a name that are no UTF-8."""
+    for entry in dataclasses.fields(config):
+        key, value = prefix + entry.name, getattr(config, entry.name)
+        if dataclasses.is_dataclass(value):
+            check_unicode(value, f"{key}.")
+        elif re.search("[\ud800-\udfff]", str(value)):
+            raise InputError(
+                f"{key}={value} is not UTF-8, which the run's records are: rename it, or, where the shell's "
+                "locale is at fault, set LC_ALL=C.UTF-8"
+            )
+
+
 def check_processes(key: str, value: int | None) -> None:
     """Raise InputError for processes far beyond this machine's cores; a few more are fine."""
     cores = os.cpu_count() or 1

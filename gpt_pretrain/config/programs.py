@@ -7,7 +7,7 @@ from typing import Any
 
 from gpt_pretrain.config.data import DataConfig, TokenizerConfig
 from gpt_pretrain.config.decoding import DecodingConfig
-from gpt_pretrain.config.fields import number, one_of, path_to
+from gpt_pretrain.config.fields import check_unicode, number, one_of, path_to
 from gpt_pretrain.config.model import ModelSettings
 from gpt_pretrain.config.optimizer import OptimizerConfig
 from gpt_pretrain.config.schedule import ScheduleConfig
@@ -38,12 +38,11 @@ class TrainConfig:
     debug: bool = False  # tracebacks instead of messages
 
     def check(self) -> None:
+        check_unicode(self)
         self.weights.check()
         self.decoding.check()
         if self.weights.name == "checkpoint" and self.weights.path is None:
-            raise InputError(
-                "weights.path is not set: give a file or folder of weights, a checkpoint or a run"
-            )
+            raise InputError("weights.path is not set: give a file or folder of weights, or a run")
         self.data.check()
         self.tokenizer.check()
         self.sweep.check()
@@ -77,7 +76,7 @@ class GenerateConfig:
     decoding: DecodingConfig
     tokenizer: TokenizerConfig = field(default_factory=TokenizerConfig)  # where none lies beside the weights
     prompt: str | None = None  # None: how the run's own samples began
-    prompts_file: str | None = path_to()  # one prompt a line; *.jsonl: objects with a prompt
+    prompts_file: str | None = path_to()  # one prompt a line; *.jsonl, *.ndjson: objects with a prompt
     output: str | None = path_to(written=True)  # a *.jsonl file for the results, instead of the terminal
     interactive: bool = False  # read prompts from the terminal; /help lists what else it takes
     echo: bool = True  # print the prompt before its continuation
@@ -96,28 +95,38 @@ class GenerateConfig:
         self.weights.check()
         self.tokenizer.check()
         self.decoding.check()
-        if self.prompt == "":
-            raise InputError(
-                "prompt is empty: give at least one character, as in prompt='Every effort moves you'"
-            )
+        _refuse_empty(self, "prompt", "prompts_file", "output", "plot", "score")
         if self.interactive and (self.prompts_file or self.output):
             raise InputError(
                 "interactive=true takes prompts from the terminal: leave out prompts_file and output"
             )
-        if self.score == "":
-            raise InputError("score is empty: give the text whose perplexity is wanted")
+        _refuse_beside(self, "prompt", "prompts_file", "interactive", "score")
         inspects = self.score is not None or self.next_tokens or self.plot
         if inspects and (self.interactive or self.prompts_file or self.output):
             raise InputError(
                 "score, next_tokens and plot answer on the terminal and continue nothing: "
                 "leave out prompts_file, output and interactive"
             )
+        _refuse_beside(self, "score", "next_tokens", "plot")
+        if self.interactive:
+            _refuse_several(self.decoding)
+        self._check_samples()
         if self.plot and (self.next_tokens or 0) > 500:
             raise InputError(
                 f"next_tokens={self.next_tokens} bars fit into no picture: at most 500 with plot"
             )
         if self.output and self.prompts_file and realpath(self.output) == realpath(self.prompts_file):
             raise InputError(f"output={self.output} would overwrite prompts_file: give it another name")
+
+    def _check_samples(self) -> None:
+        """Raise InputError for several samples where one is written, or where all would be the same."""
+        if self.num_samples > 1:
+            _refuse_beside(self, "num_samples", "interactive", "score", "next_tokens", "plot")
+        if self.num_samples > 1 and (self.decoding.temperature == 0 or self.decoding.penalty_alpha):
+            raise InputError(
+                f"num_samples={self.num_samples}: temperature 0 and contrastive search find the same text "
+                "each time; leave it out, or draw, as with decoding=temperature"
+            )
 
 
 @dataclass(kw_only=True, slots=True)
@@ -129,9 +138,8 @@ class EvaluateConfig:
     checkpoint: str | None = path_to()  # weights of any format, or a run; None: the newest run's best
     split: str = one_of("both", "train", "val")  # of the text, what is measured
     choices: str | None = path_to()  # instead of a text: a .jsonl of multiple choice, as HellaSwag's
-    cloze: str | None = (
-        path_to()
-    )  # instead of a text: a .jsonl of texts whose last word is asked, as LAMBADA's
+    # instead of a text: a .jsonl of texts whose last word is asked, as LAMBADA's
+    cloze: str | None = path_to()
     max_questions: int | None = number(None, "all of them", at_least=1)  # of choices or cloze
     device: str = one_of("auto", "cpu", "cuda", "mps")  # what computes
     debug: bool = False  # tracebacks instead of messages
@@ -139,8 +147,13 @@ class EvaluateConfig:
     def check(self) -> None:
         self.weights.check()
         self.tokenizer.check()
+        _refuse_empty(self, "choices", "cloze")
         if self.choices and self.cloze:
             raise InputError("choices and cloze are measured one at a time: leave one of them out")
+        if self.max_questions is not None and not (self.choices or self.cloze):
+            raise InputError("max_questions is of choices or cloze: give one of them, or leave it out")
+        if self.split != "both":
+            _refuse_beside(self, "split", "choices", "cloze")
         self.data.check()
 
 
@@ -176,8 +189,7 @@ class PlotConfig:
         many = self.runs if isinstance(self.runs, list) else [self.runs]
         if not many or not all(isinstance(path, str) and path for path in many):
             raise InputError(f"runs={self.runs}: give folders, as in runs=outputs or runs=[outputs,multirun]")
-        if not self.out:
-            raise InputError("out is empty: name a folder for the pictures")
+        _refuse_empty(self, "out")
 
 
 @dataclass(kw_only=True, slots=True)
@@ -187,7 +199,7 @@ class PlaygroundConfig:
     tokenizer: TokenizerConfig = field(default_factory=TokenizerConfig)  # where none lies beside the weights
     decoding: DecodingConfig  # where the sliders stand at first
     checkpoint: str | None = path_to()  # weights of any format, or a run; None: the newest run's best
-    compare: str | None = path_to()  # another one, beside it
+    compare: str | None = path_to()  # another one, beside it, with its own shape and tokenizer
     port: int = number(7860, at_least=1, at_most=65535)  # of this machine alone, 127.0.0.1
     device: str = one_of("auto", "cpu", "cuda", "mps")  # what computes
     debug: bool = False  # tracebacks instead of messages
@@ -196,6 +208,8 @@ class PlaygroundConfig:
         self.weights.check()
         self.tokenizer.check()
         self.decoding.check()
+        _refuse_empty(self, "compare")
+        _refuse_several(self.decoding)
 
 
 @dataclass(kw_only=True, slots=True)
@@ -263,3 +277,23 @@ class BenchmarkDataConfig:
 
     def check(self) -> None:
         pass
+
+
+def _refuse_empty(config: object, *names: str) -> None:
+    """Raise InputError for a text or path that is given, and empty: it would count as none."""
+    for name in names:
+        if getattr(config, name) == "":
+            raise InputError(f"{name} is empty: give it a value, or leave it out")
+
+
+def _refuse_beside(config: object, name: str, *others: str) -> None:
+    """Raise InputError where a setting, if it is given, would have no effect beside one of the others."""
+    given = [key for key in others if getattr(config, key) not in (None, False)]
+    if given and getattr(config, name) is not None:
+        raise InputError(f"{name} has no effect beside {given[0]}: leave one of them out")
+
+
+def _refuse_several(decoding: DecodingConfig) -> None:
+    """Raise InputError for several continuations where one text is written at a time."""
+    if (n := decoding.num_return_sequences) > 1:
+        raise InputError(f"decoding.num_return_sequences={n}: one text is written at a time: leave it out")

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import torch
 
+from gpt_pretrain.errors import InputError
 from gpt_pretrain.loss import log_probabilities
 from gpt_pretrain.model import GPTModel
 
@@ -31,7 +32,12 @@ def token_logprobs(model: GPTModel, token_ids: Sequence[int]) -> list[float]:
 
 @torch.inference_mode()
 def next_token_logits(model: GPTModel, token_ids: Sequence[int]) -> torch.Tensor:
-    """Logits (V,) of the token after `token_ids`, of which the last `context_length` are read."""
+    """Logits (V,) of the token after `token_ids`, of which the last `context_length` are read.
+
+    Raises InputError where there are none.
+    """
+    if len(token_ids) == 0:
+        raise InputError("a prompt has no token: give each at least one to continue from")
     window = torch.tensor(token_ids[-model.config.context_length :], device=model.tok_emb.weight.device)
     # (1, T) -> (1, T, C) -> (C,) -> (V,)
     return model.out_head(model.features(window[None])[0, -1]).float()

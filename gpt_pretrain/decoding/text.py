@@ -7,7 +7,10 @@ print(generate_text(model, tokenizer, "Every effort moves you", config))
 
 import codecs
 import contextlib
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Sequence
+from functools import lru_cache
+from itertools import accumulate
 
 import numpy as np
 import torch
@@ -18,6 +21,7 @@ from gpt_pretrain.config import DecodingConfig
 from gpt_pretrain.decoding.continuation import Continuation, Rule, Stop
 from gpt_pretrain.decoding.loop import continue_tokens, steps
 from gpt_pretrain.decoding.penalties import sequence_bias
+from gpt_pretrain.errors import InputError
 from gpt_pretrain.model import GPTModel
 from gpt_pretrain.tokenizer import Tokenizer
 
@@ -69,6 +73,17 @@ def encode(tokenizer: Tokenizer, text: str) -> list[int]:
     with contextlib.suppress(UnicodeEncodeError):  # of surrogates that stand for no byte: from JSON, say
         text = text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
     return tokenizer.encode(text).tolist()
+
+
+def some_tokens(tokenizer: Tokenizer, text: str, setting: str) -> list[int]:
+    """Token ids of a text that `setting` holds. Raises InputError, which names it, where there are none."""
+    try:
+        token_ids = encode(tokenizer, text)
+    except InputError as error:  # a character that the tokenizer lacks
+        raise InputError(f"{setting}: {error}") from error
+    if not token_ids:
+        raise InputError(f"{setting}: tokenizer={tokenizer.name} makes no token of {text!r}: give other text")
+    return token_ids
 
 
 def written(tokenizer: Tokenizer, row: Continuation, config: DecodingConfig) -> str:
@@ -129,14 +144,26 @@ def stop_rule(tokenizer: Tokenizer, config: DecodingConfig) -> Stop | None:
 
 
 def text_rules(tokenizer: Tokenizer, config: DecodingConfig) -> list[Rule]:
-    """Rules for `logit_bias` and `banned_words`, which are given as text, and against ids that write none."""
+    """Rules for `logit_bias` and `banned_words`, which are given as text, and against ids that write none.
+
+    Raises InputError for a bias on a text of which the tokenizer makes no token.
+    """
     rules: list[Rule] = [lambda logits, history, n_prompt: _known(logits, tokenizer.vocab_size)]
     if config.logit_bias:
-        biases = {tuple(encode(tokenizer, text)): bias for text, bias in config.logit_bias.items()}
+        biases = {
+            tuple(some_tokens(tokenizer, text, "decoding.logit_bias")): bias
+            for text, bias in config.logit_bias.items()
+        }
         rules.append(lambda logits, history, n_prompt: sequence_bias(logits, history, biases))
     if config.banned_words:
-        rules.append(BannedTexts(tokenizer, config.banned_words))
+        rules.append(_banned_texts(tokenizer, tuple(config.banned_words)))  # type: ignore[arg-type]
     return rules
+
+
+# Once a program, not once a batch, a sample and an answer. mypy takes no protocol for hashable.
+@lru_cache(maxsize=8)
+def _banned_texts(tokenizer: Tokenizer, banned: tuple[str, ...]) -> "BannedTexts":
+    return BannedTexts(tokenizer, banned)
 
 
 def _known(logits: Tensor, n: int) -> Tensor:
@@ -149,21 +176,16 @@ def _known(logits: Tensor, n: int) -> Tensor:
 class BannedTexts:
     """Rules out each token that would complete a banned text, however the tokens cut it."""
 
-    def __init__(self, tokenizer: Tokenizer, banned: list[str]) -> None:
+    def __init__(self, tokenizer: Tokenizer, banned: Sequence[str]) -> None:
         self.tokenizer = tokenizer
-        vocabulary = [tokenizer.decode_bytes([id_]) for id_ in range(tokenizer.vocab_size)]
-        vocabulary[tokenizer.end_of_text_id] = b""  # it ends the text, and is none
+        vocabulary = _vocabulary(tokenizer)  # type: ignore[arg-type]
         # What the new text ends with: the tokens that complete a banned text then. Nothing: they hold one.
         self.completing: dict[bytes, np.ndarray] = {}
         for word in {text.encode() for text in banned}:
-            holding = [id_ for id_, token in enumerate(vocabulary) if word in token]
-            self._rule_out(b"", holding)
+            self._rule_out(b"", vocabulary.holding(word))
             # A token may go on behind the word: it need only begin with the rest of it.
             for cut in range(1, len(word)):
-                rest = word[cut:]
-                self._rule_out(
-                    word[:cut], [id_ for id_, token in enumerate(vocabulary) if token.startswith(rest)]
-                )
+                self._rule_out(word[:cut], vocabulary.beginning_with(word[cut:]))
 
     def _rule_out(self, beginning: bytes, ids: list[int]) -> None:
         known = self.completing.get(beginning, np.empty(0, np.int64))
@@ -175,7 +197,41 @@ class BannedTexts:
         for row, tokens, start in zip(logits, history, n_prompt, strict=True):
             # Words of one byte have no beginning: a reach of 0, and [-0:] would be everything.
             end = self.tokenizer.decode_bytes(tokens[start:][-reach:] if reach else [])
-            for beginning, ids in self.completing.items():
-                if end.endswith(beginning):
+            for size in range(min(reach, len(end)) + 1):
+                ids = self.completing.get(end[len(end) - size :])
+                if ids is not None:
                     row[torch.from_numpy(ids).to(logits.device)] = -torch.inf
         return logits
+
+
+class _Vocabulary:
+    """The bytes of each token but the end of text, which is none, in their order: to look texts up in."""
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        ids = (id_ for id_ in range(tokenizer.vocab_size) if id_ != tokenizer.end_of_text_id)
+        ordered = sorted((tokenizer.decode_bytes([id_]), id_) for id_ in ids)
+        self.tokens, self.ids = [token for token, _ in ordered], [id_ for _, id_ in ordered]
+        self.joined = b"".join(self.tokens)
+        self.starts = [0, *accumulate(map(len, self.tokens))]  # of each token in `joined`, and the end
+
+    def beginning_with(self, start: bytes) -> list[int]:
+        """Ids of the tokens that begin with `start`: they stand side by side."""
+        first = last = bisect_left(self.tokens, start)
+        while last < len(self.tokens) and self.tokens[last].startswith(start):
+            last += 1
+        return self.ids[first:last]
+
+    def holding(self, text: bytes) -> list[int]:
+        """Ids of the tokens that `text` is part of."""
+        ids, at = [], self.joined.find(text)
+        while at >= 0:
+            place = bisect_right(self.starts, at) - 1  # of tokens without a byte the one behind them
+            end = self.starts[place + 1]
+            inside = at + len(text) <= end  # and not across a border
+            if inside:
+                ids.append(self.ids[place])
+            at = self.joined.find(text, end if inside else at + 1)
+        return ids
+
+
+_vocabulary = lru_cache(maxsize=2)(_Vocabulary)

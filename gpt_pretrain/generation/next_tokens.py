@@ -35,7 +35,9 @@ def score_text(model: GPTModel, tokenizer: Tokenizer, text: str) -> str:
     """Log-probability and perplexity of `text`, its first token given."""
     token_ids = encode(tokenizer, text)
     if len(token_ids) < 2:
-        raise InputError(f"score={text!r} is one token: nothing is predicted; give a longer text")
+        raise InputError(
+            f"score={text!r} has fewer than two tokens: nothing is predicted; give a longer text"
+        )
     logprobs = token_logprobs(model, token_ids)
     total = math.fsum(logprobs)
     loss = -total / len(logprobs)
@@ -43,5 +45,5 @@ def score_text(model: GPTModel, tokenizer: Tokenizer, text: str) -> str:
         f"tokens           {len(token_ids)} (the first is given, {len(logprobs)} are scored)\n"
         f"log-probability  {total:.4f}\n"
         f"loss             {loss:.5f}\n"
-        f"perplexity       {perplexity(loss):.3f}"
+        f"perplexity       {perplexity(loss):.7g}"
     )

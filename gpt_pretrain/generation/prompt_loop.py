@@ -11,6 +11,7 @@ from omegaconf.errors import OmegaConfBaseException
 from gpt_pretrain.config import DecodingConfig, nearest
 from gpt_pretrain.config.fields import check_ranges
 from gpt_pretrain.errors import InputError
+from gpt_pretrain.generation.prompts import is_list
 from gpt_pretrain.launch.signals import forget
 from gpt_pretrain.terminal.text import show
 
@@ -47,7 +48,9 @@ def converse(stream: Stream, config: DecodingConfig, lines: Iterator[str]) -> No
             show("there is no text yet: type some, or /help")
             continue
         try:
-            context = prompt + _written(stream(prompt, settings))
+            # Half a character at the end is shown as a replacement character, which is none of the text:
+            # the model goes on where the last whole one ended.
+            context = prompt + _written(stream(prompt, settings)).removesuffix("\N{REPLACEMENT CHARACTER}")
         except InputError as error:  # a character that its tokenizer lacks, say
             show(f"error: {error}")
             continue
@@ -101,7 +104,8 @@ def _shown(settings: DecodingConfig, name: str) -> str:
 
 
 def _with(settings: DecodingConfig, name: str, value: str) -> DecodingConfig:
-    is_text = name in ("stop", "banned_words") and value[0] not in "[{\"'" and value != "null"
+    is_text = name in ("stop", "banned_words") and value[0] not in "{\"'" and value != "null"
+    is_text = is_text and not is_list(value)
     try:  # a text without quotes is none of YAML: it would find comments (###) and mappings (Q:) in it
         given = value if is_text else OmegaConf.from_dotlist([f"{name}={value}"])[name]
         tree = OmegaConf.structured(settings)
@@ -116,4 +120,6 @@ def _with(settings: DecodingConfig, name: str, value: str) -> DecodingConfig:
     assert isinstance(changed, DecodingConfig)
     check_ranges(changed, "")
     changed.check()
+    if changed.num_return_sequences > 1:
+        raise InputError("/num_return_sequences: one text is written at a time here")
     return changed

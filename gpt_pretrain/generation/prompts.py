@@ -13,6 +13,9 @@ from gpt_pretrain.runs.record import SETTINGS
 
 _TEXTS = ("prompt", "score", "decoding.stop", "decoding.banned_words")
 _QUOTED = re.compile(r"""(['"])(?:\\.|(?!\1)[^\\])*\1""", re.DOTALL)
+_IN_QUOTES = r"""\s*(?:"(?:\\.|[^"\\])*"|'(?:\\.|[^'\\])*')\s*"""
+_ENTRY = rf"""(?:{_IN_QUOTES}|[^][{{}}'",]+)"""
+_LIST = re.compile(rf"\[(?:\s*|{_IN_QUOTES}|{_ENTRY}(?:,{_ENTRY})+)\]", re.DOTALL)
 
 
 def quoted(arguments: list[str]) -> list[str]:
@@ -25,14 +28,27 @@ def quoted(arguments: list[str]) -> list[str]:
 
 
 def _quoted(key: str, equals: str, text: str) -> str:
-    is_list = key.startswith("decoding.") and text.startswith("[")  # of texts: Hydra reads it
-    if key not in _TEXTS or is_list or text in ("", "null") or _QUOTED.fullmatch(text):
+    several = key.startswith("decoding.") and is_list(text)  # Hydra reads it
+    if key not in _TEXTS or several or text in ("", "null") or _QUOTED.fullmatch(text):
         return key + equals + text
     return word(key, text)
 
 
+def is_list(text: str) -> bool:
+    """Whether a stop or banned text as typed is a list of texts: [], ["a"] or [a, b].
+
+    Brackets around one without quotes are part of it, as in [INST].
+    """
+    return _LIST.fullmatch(text) is not None
+
+
+def is_json_lines(path: str) -> bool:
+    """Whether a file's name says that each of its lines is JSON."""
+    return path.lower().endswith((".jsonl", ".ndjson", ".json"))
+
+
 def read_prompts(path: str) -> list[str]:
-    """One prompt a line; of a `*.jsonl` file, each line's `prompt`. Raises InputError that names the line."""
+    """One prompt a line; of JSON lines, each one's `prompt`. Raises InputError that names the line."""
     file = Path(path)
     if not file.is_file():
         raise InputError(f"prompts_file={path}: no such file")
@@ -49,7 +65,7 @@ def read_prompts(path: str) -> list[str]:
         lines.pop()
     if not lines:
         raise InputError(f"prompts_file={path} is empty: give one prompt a line")
-    read = _from_json if file.suffix == ".jsonl" else (lambda line, place: line)
+    read = _from_json if is_json_lines(path) else (lambda line, place: line)
     prompts = [read(line, f"prompts_file={path}: line {number}") for number, line in enumerate(lines, 1)]
     for number, prompt in enumerate(prompts, 1):
         if not prompt:

@@ -13,9 +13,10 @@ from typing import Any
 
 import torch
 
-from gpt_pretrain.decoding.text import encode
+from gpt_pretrain.decoding.text import encode, some_tokens
 from gpt_pretrain.errors import InputError
-from gpt_pretrain.loss import log_probabilities
+from gpt_pretrain.generation.prompts import is_json_lines
+from gpt_pretrain.loss import log_probabilities, perplexity
 from gpt_pretrain.model import GPTModel
 from gpt_pretrain.tokenizer import Tokenizer
 
@@ -47,7 +48,7 @@ class Result:
 
 
 def read_choices(path: str) -> list[Question]:
-    """Questions of a `.jsonl` file: HellaSwag's, ARC's, or `context`, `choices` and `answer`.
+    """Questions of JSON lines: HellaSwag's, ARC's, or `context`, `choices` and `answer`.
 
     Raises InputError that names the first line that is none.
     """
@@ -55,8 +56,8 @@ def read_choices(path: str) -> list[Question]:
 
 
 def read_cloze(path: str) -> list[Question]:
-    """Texts whose last word is asked for: a `.jsonl` file with `text` as LAMBADA's, or with `context` and
-    `target`; or any other file, a text a line. Raises InputError.
+    """Texts whose last word is asked for: JSON lines with `text` as LAMBADA's, or with `context` and
+    `target`; or any other file, a text a line. Raises InputError, for a text without a space too.
     """
     return _read(path, "cloze", _cloze)
 
@@ -67,11 +68,12 @@ def score(model: GPTModel, tokenizer: Tokenizer, question: Question) -> list[End
     device, limit = model.tok_emb.weight.device, model.config.context_length + 1
     rows, lengths = [], []
     for ending in question.endings:
-        whole = encode(tokenizer, question.context + ending)
+        whole = some_tokens(tokenizer, question.context + ending, "a question")
+        n_tokens = len(whole)
         # The end of a text stands before an empty context: something must be given for the first token.
         given = len(encode(tokenizer, question.context)) if question.context else 0
         whole = [tokenizer.end_of_text_id, *whole][-limit:] if not given else whole[-limit:]
-        n = min(len(whole) - 1, len(encode(tokenizer, question.context + ending)) - given)
+        n = min(len(whole) - 1, n_tokens - given)
         rows.append(whole)
         lengths.append(max(1, n))
     longest = max(map(len, rows))
@@ -103,7 +105,7 @@ def answer_cloze(scored: list[tuple[Question, list[Ending]]]) -> Result:
     endings = [ending for _, (ending,) in scored]
     mean = sum(ending.logprob for ending in endings) / len(endings)
     accuracy = sum(ending.is_greedy for ending in endings) / len(endings)
-    return Result(accuracy=accuracy, by_length=None, perplexity=math.exp(-mean), n=len(endings))
+    return Result(accuracy=accuracy, by_length=None, perplexity=perplexity(-mean), n=len(endings))
 
 
 def _read(path: str, setting: str, build: Callable[[Any], Question]) -> list[Question]:
@@ -116,8 +118,10 @@ def _read(path: str, setting: str, build: Callable[[Any], Question]) -> list[Que
     questions = []
     for number, line in _lines(text):
         try:
-            row = json.loads(line) if path.endswith((".jsonl", ".json")) else {"text": line}
+            row = json.loads(line) if is_json_lines(path) else {"text": line}
             questions.append(build(row))
+        except InputError as error:
+            raise InputError(f"{setting}={path}: line {number} {error}") from error
         except (ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError) as error:
             raise InputError(
                 f"{setting}={path}: line {number} is no question of a kind that is known ({error!r:.80})"
@@ -156,6 +160,11 @@ def _cloze(row: dict[str, Any]) -> Question:
     if "target" in row:
         return _question(row["context"], [row["target"]], 0)
     context, _, word = row["text"].rstrip().rpartition(" ")
+    if word and not context.strip():  # all of a text in Chinese, say
+        raise InputError(
+            "has no space before a last word: "
+            """write it into a .jsonl file as {"context": "...", "target": "..."}"""
+        )
     return _question(context, [word], 0)
 
 

@@ -13,7 +13,7 @@ from gpt_pretrain.data.marks import own_mark
 from gpt_pretrain.data.sources import cache_dir
 from gpt_pretrain.decoding.continuation import Continuation
 from gpt_pretrain.decoding.layout import for_generation
-from gpt_pretrain.decoding.text import encode, generate_texts, stream_text, written
+from gpt_pretrain.decoding.text import encode, generate_texts, some_tokens, stream_text, text_rules, written
 from gpt_pretrain.generation.next_tokens import next_token_table, plot_temperatures, score_text
 from gpt_pretrain.generation.prompt_loop import converse
 from gpt_pretrain.generation.prompts import check_writable, json_line, read_prompts, recorded_prompt
@@ -37,6 +37,7 @@ def generate(config: GenerateConfig) -> None:
         config = dataclasses.replace(config, prompt=recorded_prompt(source))
     assert config.prompt is not None
     prompts = prompts or [config.prompt]
+    _check_texts(tokenizer, prompts, config)
     if any((mark := own_mark(tokenizer)) in prompt for prompt in prompts):
         _note(f"{mark} in a prompt is read as text, not as the end of one")
     try:
@@ -66,6 +67,16 @@ def _load(config: GenerateConfig, device: torch.device) -> tuple[GPTModel, Token
     )
     _note(f"from {source}")
     return for_generation(model.to(device), config.dtype), tokenizer, source
+
+
+def _check_texts(tokenizer: Tokenizer, prompts: list[str], config: GenerateConfig) -> None:
+    """Raise InputError, before anything is written, for a text that the tokenizer cannot make tokens of."""
+    text_rules(tokenizer, config.decoding)
+    if config.score is not None or config.interactive:
+        return
+    for number, prompt in enumerate(prompts, 1):
+        place = f"prompts_file={config.prompts_file}: line {number}" if config.prompts_file else "prompt"
+        some_tokens(tokenizer, prompt, place)
 
 
 def _inspect(model: GPTModel, tokenizer: Tokenizer, prompt: str, config: GenerateConfig) -> None:

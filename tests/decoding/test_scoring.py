@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from gpt_pretrain.decoding.scoring import next_token_logits, token_logprobs
+from gpt_pretrain.errors import InputError
 
 
 @torch.inference_mode()
@@ -33,3 +34,8 @@ def test_the_next_token_is_predicted_from_the_last_context(short_model):
     assert torch.allclose(
         next_token_logits(short_model, token_ids), next_token_logits(short_model, token_ids[-12:])
     )
+
+
+def test_nothing_is_predicted_after_nothing(short_model):
+    with pytest.raises(InputError, match="a prompt has no token"):
+        next_token_logits(short_model, [])

@@ -2,6 +2,7 @@
 
 import random
 
+import numpy as np
 import pytest
 import torch
 
@@ -14,8 +15,10 @@ from gpt_pretrain.decoding.text import (
     generate_texts,
     stop_rule,
     stream_text,
+    text_rules,
     written,
 )
+from gpt_pretrain.errors import InputError
 from gpt_pretrain.model import GPTModel
 from gpt_pretrain.tokenizer import build_tokenizer
 
@@ -129,6 +132,27 @@ def test_banning_rules_out_every_token_that_would_complete_the_text():
         assert changed[1, encode(GPT2, token)[0]] == -torch.inf
 
 
+@pytest.mark.parametrize("word", ["cat", "e", " ", "==", "aaa", "é", "not in the vocabulary"])
+def test_what_banning_rules_out_is_what_a_search_of_the_whole_vocabulary_finds(word):
+    vocabulary = [GPT2.decode_bytes([id_]) for id_ in range(GPT2.vocab_size - 1)]  # without the end of text
+    word = word.encode()
+    expected = {b"": {id_ for id_, token in enumerate(vocabulary) if word in token}}
+    for cut in range(1, len(word)):
+        found = {id_ for id_, token in enumerate(vocabulary) if token.startswith(word[cut:])}
+        expected[word[:cut]] = expected.get(word[:cut], set()) | found
+    completing = BannedTexts(GPT2, [word.decode()]).completing
+    assert {beginning: set(ids.tolist()) for beginning, ids in completing.items()} == expected
+
+
+def test_the_vocabulary_is_read_once_however_often_banned_words_are_asked_for(monkeypatch):
+    tokenizer, read = build_tokenizer("bytes"), []
+    own = tokenizer.decode_bytes
+    monkeypatch.setattr(tokenizer, "decode_bytes", lambda ids: read.append(ids) or own(ids))
+    for words in (["a", "bc"], ["a", "bc"], ["d"]):
+        text_rules(tokenizer, DecodingConfig(banned_words=words))
+    assert len(read) == tokenizer.vocab_size - 1
+
+
 @pytest.mark.parametrize("tokenizer", [BYTES, GPT2])
 def test_banning_a_text_leaves_the_end_of_text_alone(tokenizer):
     for word in ("end", "<", "text|>"):
@@ -147,6 +171,14 @@ def test_ids_that_the_tokenizer_lacks_are_never_chosen():
 def test_a_bias_given_as_text_falls_on_its_token(writer):
     text = generate_text(writer, BYTES, "ab", sampled(logit_bias={"q": 1000.0}))
     assert text == "q" * 60
+
+
+def test_a_bias_on_a_text_without_a_token_is_refused(writer, monkeypatch):
+    monkeypatch.setattr(
+        BYTES, "encode_segment", lambda text, **_: np.frombuffer(text.strip().encode(), np.uint8)
+    )
+    with pytest.raises(InputError, match=r"decoding\.logit_bias: tokenizer=bytes makes no token of ' '"):
+        generate_text(writer, BYTES, "ab", sampled(logit_bias={" ": 1.0}))
 
 
 def test_text_that_is_none_becomes_replacement_characters():

@@ -49,6 +49,7 @@ def test_settings_change_on_the_fly_and_reset_takes_all_back(talk):
         ("/top_k 1.5", "could not be converted"),
         ("/stop {", "cannot be read"),
         ("/min_new_tokens 51", "exceeds"),
+        ("/num_return_sequences 2", "one text is written at a time"),
         ("/", "no such command"),
         ("", "no text yet"),
     ],
@@ -73,6 +74,10 @@ def test_help_settings_and_single_values_are_shown_and_quit_ends(talk):
         ("/stop ###", 'stop=["###"]'),
         ("/stop 1.50", 'stop=["1.50"]'),
         ('/stop ["a\\n", "é"]', 'stop=["a\\n", "é"]'),
+        ("/stop [INST]", 'stop=["[INST]"]'),
+        ("/stop [it's]", """stop=["[it's]"]"""),
+        ("/banned_words [a, b]", 'banned_words=["a", "b"]'),
+        ("/stop []", "stop=[]"),
         ("/stop null", "stop=[]"),
         ("/top_k null", "top_k=null"),
         ("/early_stopping never", 'early_stopping="never"'),
@@ -107,3 +112,12 @@ def test_ctrl_c_ends_the_answer_not_the_loop(capsys):
 
     converse(stream, DecodingConfig(), iter(["a", "/seed 3"]))
     assert capsys.readouterr().out.splitlines() == ["half", "seed=3"]
+
+
+def test_half_a_character_at_the_end_of_an_answer_is_shown_and_not_read_again(capsys):
+    def stream(prompt, config):
+        yield f"<{prompt}>"
+        yield "\N{REPLACEMENT CHARACTER}"
+
+    converse(stream, DecodingConfig(), iter(["é", ""]))
+    assert capsys.readouterr().out.splitlines() == ["<é>\ufffd", "<é<é>>\ufffd"]

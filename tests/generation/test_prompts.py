@@ -37,16 +37,26 @@ def test_a_text_of_any_characters_reaches_hydra_as_it_is(text):
     ],
 )
 def test_a_prompt_on_the_command_line_is_taken_as_it_is(text):
-    typed = quoted([f"prompt={text}", f"score={text}"])
-    config = compose("generate", GenerateConfig, typed)
-    assert (config.prompt, config.score) == (text, text)
+    assert compose("generate", GenerateConfig, quoted([f"prompt={text}"])).prompt == text
+    assert compose("generate", GenerateConfig, quoted([f"score={text}"])).score == text
 
 
-@pytest.mark.parametrize("text", ["\n", "###", "1.50", "the, a", "Q:"])
+@pytest.mark.parametrize(
+    "text",
+    ["\n", "###", "1.50", "the, a", "Q:", "[INST]", "[/INST]", "[a] [b]", "[[a]]", "[it's]", "[3", "["],
+)
 def test_a_single_stop_or_banned_text_on_the_command_line_is_taken_as_it_is(text):
     typed = quoted([f"decoding.stop={text}", f"decoding.banned_words={text}"])
     decoding = compose("generate", GenerateConfig, typed).decoding
     assert (decoding.stop, decoding.banned_words) == ([text], [text])
+
+
+@pytest.mark.parametrize(
+    ("text", "texts"),
+    [("[]", []), ("['[INST]']", ["[INST]"]), ('["a, b"]', ["a, b"]), ("[a, b]", ["a", "b"])],
+)
+def test_brackets_around_texts_in_quotes_or_between_commas_make_a_list(text, texts):
+    assert compose("generate", GenerateConfig, quoted([f"decoding.stop={text}"])).decoding.stop == texts
 
 
 def test_what_hydra_reads_by_itself_is_left_alone():
@@ -65,9 +75,10 @@ def test_a_text_file_is_one_prompt_a_line(tmp_path):
 
 
 def test_a_jsonl_file_has_objects_or_texts_so_a_prompt_may_have_several_lines(tmp_path):
-    file = tmp_path / "p.jsonl"
-    file.write_text('{"prompt": "a\\nb", "id": 3}\n"c"\n')
-    assert read_prompts(str(file)) == ["a\nb", "c"]
+    for name in ("p.jsonl", "p.ndjson", "P.JSONL"):
+        file = tmp_path / name
+        file.write_text('{"prompt": "a\\nb", "id": 3}\n"c"\n')
+        assert read_prompts(str(file)) == ["a\nb", "c"]
 
 
 @pytest.mark.parametrize(
@@ -80,6 +91,7 @@ def test_a_jsonl_file_has_objects_or_texts_so_a_prompt_may_have_several_lines(tm
         ("p.jsonl", b'{"text": "a"}', "line 1 has no text"),
         ("p.jsonl", b'"a"\n{', "line 2 is not JSON"),
         ("p.jsonl", b"[" * 100_000, "line 1 is not JSON"),
+        ("p.json", b'["a", "b"]', "line 1 has no text"),
         ("p.jsonl", b'{"prompt": ""}', "line 1 is an empty prompt"),
     ],
 )

@@ -2,6 +2,7 @@
 
 import json
 
+import numpy as np
 import pytest
 import torch
 
@@ -88,6 +89,31 @@ def test_lambada_is_read_from_jsonl_and_from_lines(tmp_path):
     assert read_cloze(written(tmp_path, [{"text": "He came back home."}])) == expected
     assert read_cloze(written(tmp_path, [{"context": "He came back ", "target": "home."}])) == expected
     assert read_cloze(written(tmp_path, ["He came back home.\r"], "lambada.txt")) == expected
+    for name in ("lambada.ndjson", "LAMBADA.JSONL"):
+        assert read_cloze(written(tmp_path, [{"text": "He came back home."}], name)) == expected
+
+
+@pytest.mark.parametrize("text", ["天地玄黄宇宙洪荒", "word", " word"])
+def test_a_text_of_one_word_leaves_nothing_to_ask_it_by(tmp_path, text):
+    with pytest.raises(
+        InputError, match=r"zh\.txt: line 2 has no space before a last word: write it"
+    ) as refused:
+        read_cloze(written(tmp_path, ["two words", text], "zh.txt"))
+    assert len(str(refused.value).splitlines()) == 1
+    given = written(tmp_path, [{"context": "天地玄黄", "target": "宇宙"}])
+    assert read_cloze(given) == [Question("天地玄黄", [" 宇宙"], 0)]
+
+
+def test_a_perplexity_beyond_all_floats_is_infinite():
+    cloze = answer_cloze([(Question("", [""], 0), [Ending(-5000.0, False, 1)])])
+    assert cloze.perplexity == float("inf")
+
+
+def test_a_question_without_a_token_is_refused(model, monkeypatch):
+    tokenizer = build_tokenizer("bytes")
+    monkeypatch.setattr(tokenizer, "encode", lambda text: np.empty(0, np.uint32))
+    with pytest.raises(InputError, match="makes no token of 'a b'"):
+        score(model, tokenizer, Question("a", [" b"], 0))
 
 
 @pytest.mark.parametrize(

@@ -21,6 +21,7 @@ from gpt_pretrain.model import GPTModel
 from gpt_pretrain.runs.checkpoint import TrainingState, write_checkpoint
 from gpt_pretrain.terminal.text import printable
 from gpt_pretrain.tokenizer import build_tokenizer
+from gpt_pretrain.tokenizer.small import ByteTokenizer
 
 EMPTY_SECTIONS: dict[str, dict] = {"model": {}, "weights": {}, "decoding": {}}
 SECTIONS = {"model": ModelSettings(), "weights": WeightsConfig(name="checkpoint")}
@@ -153,6 +154,19 @@ def test_narrow_weights_write_too(ask, dtype):
         ({"next_tokens": 3, "prompts_file": "x.txt"}, "leave out prompts_file, output and interactive"),
         ({"plot": "x.png", "interactive": True}, "leave out prompts_file, output and interactive"),
         ({"plot": "x.png", "next_tokens": 501}, "at most 500"),
+        ({"prompts_file": ""}, "prompts_file is empty"),
+        ({"output": ""}, "output is empty"),
+        ({"prompt": "a", "prompts_file": "x.txt"}, "prompt has no effect beside prompts_file"),
+        ({"prompt": "a", "interactive": True}, "prompt has no effect beside interactive"),
+        ({"prompt": "a", "score": "b"}, "prompt has no effect beside score"),
+        ({"score": "ab", "next_tokens": 3}, "score has no effect beside next_tokens"),
+        ({"score": "ab", "plot": "x.png"}, "score has no effect beside plot"),
+        ({"num_samples": 2, "score": "ab"}, "num_samples has no effect beside score"),
+        ({"num_samples": 2, "next_tokens": 3}, "num_samples has no effect beside next_tokens"),
+        ({"num_samples": 2, "interactive": True}, "num_samples has no effect beside interactive"),
+        ({"num_samples": 2, "decoding": {"temperature": 0.0}}, "find the same text each time"),
+        ({"num_samples": 2, "decoding": {"penalty_alpha": 0.5, "top_k": 4}}, "find the same text each time"),
+        ({"interactive": True, "decoding": {"num_return_sequences": 2}}, "one text is written at a time"),
         ({"prompts_file": "x.jsonl", "output": "x.jsonl"}, "would overwrite"),
         ({"prompts_file": "x.jsonl", "output": "./x.jsonl"}, "would overwrite"),
         ({"decoding": {"stop": [["a"]]}}, "neither a text nor a list of texts"),
@@ -181,3 +195,38 @@ def test_a_mark_in_a_prompt_is_said_to_be_text(ask):
     said = "<|endoftext|> in a prompt is read as text"
     assert said in ask(prompt="a<|endoftext|>b")[1]
     assert said not in ask(prompt="a<|endoftext|")[1]
+
+
+@pytest.fixture
+def without_spaces(monkeypatch):
+    """The tokenizer drops white space, as some do."""
+    own = ByteTokenizer.encode_segment
+    monkeypatch.setattr(ByteTokenizer, "encode_segment", lambda self, text, **_: own(self, text.strip()))
+
+
+@pytest.mark.parametrize("wanted", [{}, {"next_tokens": 3}, {"plot": "t.png"}, {"output": "o.jsonl"}])
+def test_a_prompt_without_a_token_is_refused_whatever_is_asked_of_it(
+    ask, tmp_path, monkeypatch, without_spaces, wanted
+):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError, match="prompt: tokenizer=bytes makes no token of '  ': give other text"):
+        ask(prompt="  ", **wanted)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_score_of_no_token_is_refused(ask, without_spaces):
+    with pytest.raises(InputError, match="fewer than two tokens"):
+        ask(score="  ")
+
+
+def test_prompts_that_cannot_be_read_are_refused_by_their_line_before_anything_is_written(
+    ask, tmp_path, without_spaces
+):
+    (tmp_path / "p.txt").write_text("a\n" * 20 + "   \na\n")
+    (tmp_path / "o.jsonl").write_text("of before\n")
+    with pytest.raises(InputError, match=r"p\.txt: line 21: tokenizer=bytes makes no token of '   '"):
+        ask(prompts_file=str(tmp_path / "p.txt"), output=str(tmp_path / "o.jsonl"))
+    for decoding in ({"logit_bias": {" ": 1.0}}, {"logit_bias": {"a": 1.0, "\n": 2.0}}):
+        with pytest.raises(InputError, match=r"decoding\.logit_bias: tokenizer=bytes makes no token"):
+            ask(decoding, prompt="a", output=str(tmp_path / "o.jsonl"))
+    assert (tmp_path / "o.jsonl").read_text() == "of before\n"
