@@ -116,9 +116,18 @@ def test_json_that_is_deep_or_swells_is_refused_before_it_does(content):
             parse_json(given_)
 
 
-def test_json_of_a_large_vocabulary_is_read():
-    ids = {f"token {n}": n for n in range(200_000)}
-    assert parse_json(json.dumps(ids)) == ids
+@pytest.mark.parametrize(
+    "content",
+    [
+        {f"token {n}": n for n in range(200_000)},
+        {"text": "1,2,[3],{4}\n" * 400_000},
+        {"text": '\\",[' * 1_000_000 + "\\"},
+    ],
+    ids=["a vocabulary", "a table", "quotes"],
+)
+def test_json_of_as_many_values_as_its_size_allows_is_read(content):
+    assert parse_json(json.dumps(content)) == content
+    assert parse_json(json.dumps(content).encode()) == content
 
 
 def test_a_device_and_a_pipe_are_no_files(tmp_path):

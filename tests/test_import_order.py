@@ -37,7 +37,7 @@ training: schedule shards muon optim plan metrics_csv plots page tensorboard log
 generation: prompts next_tokens questions prompt_loop typing run
 sweep: refusals space record strategies trial version check search place ahead leaderboard probes queue
     pictures findings board workers course sweeper hydra_plugins.gpt_pretrain plugin
-cli: schemas completion help sweeps resume refusals compose program commands
+cli: schemas completion help sweeps resume flags refusals compose program commands
 evaluate
 export
 playground

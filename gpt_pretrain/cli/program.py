@@ -21,8 +21,9 @@ from omegaconf import DictConfig, OmegaConf
 
 import gpt_pretrain
 from gpt_pretrain.cli.completion import completion
+from gpt_pretrain.cli.flags import check_dashes, flags_first
 from gpt_pretrain.cli.help import group_help, help_text
-from gpt_pretrain.cli.refusals import check_dashes, user_facing
+from gpt_pretrain.cli.refusals import user_facing
 from gpt_pretrain.cli.resume import RECORDED
 from gpt_pretrain.cli.schemas import as_groups, config_dir, register_schemas
 from gpt_pretrain.config import to_config, to_plain
@@ -99,13 +100,15 @@ class Program:
         if logging.lastResort is not None:  # before Hydra sets handlers up
             logging.lastResort.setFormatter(Formatter())
         try:
-            answer = self._answer(sys.argv[1:])
-        except InputError as error:
+            # A reader that leaves, as in `--help | head`, shows when text is flushed.
+            with user_facing(self.root, debug="debug=true" in sys.argv):
+                answer = self._answer(sys.argv[1:])
+                if answer is not None:
+                    show(answer, flush=True)
+                    return
+        except UserFacingError as error:
             _report(error)
             sys.exit(error.exit_code)
-        if answer is not None:
-            show(answer)
-            return
         os.environ["HYDRA_FULL_ERROR"] = "1"  # let errors reach us: their text is ours to write
         self.composed, self.failures = False, []
         try:
@@ -137,8 +140,8 @@ class Program:
         _check_launch(sys.argv[1:], several=self.several)
         register_schemas(self.config_name, self.root)
         keys = path_keys(self.root) | set(RUN_FOLDERS)
-        arguments = with_paths_quoted(as_groups(self.config_name, _sweep_first(sys.argv[1:])), keys)
-        sys.argv[1:] = self.rewrite(arguments, config_dir()) + _follower_arguments()
+        arguments = with_paths_quoted(as_groups(self.config_name, flags_first(sys.argv[1:])), keys)
+        sys.argv[1:] = flags_first(self.rewrite(arguments, config_dir())) + _follower_arguments()
         if os.name == "nt":
             for key in RUN_FOLDERS:
                 check_name(key, value_of(key, sys.argv) or "")
@@ -237,13 +240,6 @@ def _check_launch(arguments: list[str], *, several: bool) -> None:
             f"{started}, and each would start the sweep: "
             "leave it out and set trainer.devices, which starts every trial's own"
         )
-
-
-def _sweep_first(arguments: list[str]) -> list[str]:
-    """-m before the settings: Hydra's parser refuses those on either side of it. After -- it is another's."""
-    end = arguments.index("--") if "--" in arguments else len(arguments)
-    flags = [word for word in arguments[:end] if word in SWEEP]
-    return flags[:1] + [word for word in arguments[:end] if word not in flags] + arguments[end:]
 
 
 def _follower_arguments() -> list[str]:

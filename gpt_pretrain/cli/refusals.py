@@ -35,6 +35,7 @@ from gpt_pretrain.config import (
     sections,
 )
 from gpt_pretrain.config.habits import instead
+from gpt_pretrain.config.paths import path_keys
 from gpt_pretrain.errors import InfrastructureError, InputError, ReaderGoneError, UserFacingError
 from gpt_pretrain.launch.watch import is_failed_exchange
 from gpt_pretrain.terminal.streams import outlives_reader
@@ -58,26 +59,6 @@ LAUNCHERS = {
     "joblib": "hydra-joblib-launcher",
     "ray": "hydra-ray-launcher",
 }
-
-# What Hydra takes beside settings.
-_FLAGS = {
-    *(
-        "--help",
-        "-h",
-        "--hydra-help",
-        "--version",
-        "--cfg",
-        "-c",
-        "--resolve",
-        "--package",
-        "-p",
-        "--run",
-        "-r",
-    ),
-    *("--multirun", "-m", "--shell-completion", "-sc", "--config-path", "-cp", "--config-name", "-cn"),
-    *("--config-dir", "-cd", "--experimental-rerun", "--info", "-i"),
-}
-
 
 _NO_PATH = {errno.ENAMETOOLONG, errno.ELOOP, errno.EINVAL}  # what only a path that was typed can cause
 
@@ -162,25 +143,15 @@ def _explain_composition(error: Exception, root: type) -> str:
             "in it, as in \"data.path='a, b.txt'\""
         )
     if match := re.search(r"Ambiguous value for argument '(.+)'", text):
-        return f"{match[1]} has several values: add -m for a sweep, or brackets for a list: key=[1,2]"
+        several = "brackets for a list: key=[1,2]"
+        if match[1].partition("=")[0] in path_keys(root):
+            several = "name the folder, or a glob in quotes: key='*.txt'"
+        return f"{match[1]} has several values: add -m for a sweep, or {several}"
     if match := re.search(r"Could not override '([^']+)'", text):
         return _no_such_key(match[1], root)
     if isinstance(error, ConfigCompositionException) and isinstance(error.__cause__, OmegaConfBaseException):
         return say_what_is_wrong(error.__cause__, root)
     return " ".join(line.strip() for line in text.splitlines()[:2])
-
-
-def check_dashes(arguments: list[str], root: type) -> None:
-    """Raise InputError for a setting that is typed as other programs' are: --batch_size=8, --data books."""
-    for argument in arguments:
-        name, _, value = argument.partition("=")
-        if not re.match("--?[A-Za-z]", argument) or any(flag.startswith(name) for flag in _FLAGS):
-            continue
-        key, own = name.lstrip("-").replace("-", "_"), known_keys(root)
-        hint = instead(key, own) or nearest(key, own)
-        if key in own:
-            hint = f": {key}={value or '...'}"
-        raise InputError(f"{argument}: a setting is typed as key=value, without dashes{hint}")
 
 
 _INSTALLED_BY = {

@@ -73,10 +73,10 @@ def to_typed(settings: DictConfig | Mapping[str, Any], root: type[C]) -> C:
                     raise InputError(
                         f"{section}.name={name} cannot be set by itself: choose {section}={name}"
                     )
-                schema[section] = OmegaConf.structured(member)
+                schema[section] = member
             else:
-                schema[section] = OmegaConf.structured(base)
-        merged = OmegaConf.merge(schema, escaped(plain))
+                schema[section] = base
+        merged = OmegaConf.unsafe_merge(schema, escaped(plain))  # both are ours alone
         config = OmegaConf.to_object(merged)
     except OmegaConfBaseException as error:
         raise InputError(say_what_is_wrong(error, root)) from error

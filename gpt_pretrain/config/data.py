@@ -47,6 +47,10 @@ class DataConfig:
             return {str(path): weight for path, weight in self.sources.items()}  # a folder may be named 2024
         return {self.path: 1.0}
 
+    def key_of(self, path: str | None) -> str:
+        """The setting that names this source's path."""
+        return "data.val_path" if path == self.val_path else "data.sources" if self.sources else "data.path"
+
     def holds_tokens(self, path: str | None) -> bool:
         """Whether a source is a file of tokens, not of text."""
         if self.source == "mixture":
@@ -59,6 +63,10 @@ class DataConfig:
         if self.source in ("text_files", "gutenberg", "hugging_face", "token_files") and not self.path:
             raise InputError(
                 "data.path is not set: give a file, a folder or a glob, as in data.path='books/*.txt'"
+            )
+        if self.source == "python_reference" and self.path:
+            raise InputError(
+                f"data.path={self.path} is not read by data=python_reference: choose data=text_files"
             )
         if self.source == "mixture" and not self.sources:
             raise InputError(

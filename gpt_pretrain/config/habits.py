@@ -19,7 +19,7 @@ HABITS = {
     "ckpt_path": "resume=auto",
     "gpus": "trainer.devices=2",
     # litgpt
-    "train_data_path": "data.path=books/",
+    "train_data_path": "data=text_files data.path=books/",
     "val_data_path": "data.val_path=held_out/",
     "tokenizer_dir": "tokenizer.path=tokenizer.json",
     "micro_batch_size": "data.batch_size=8",
@@ -52,7 +52,7 @@ HABITS = {
     "num_beams": "decoding=beam",
     "max_length": "decoding.max_new_tokens=50",
     "model_name_or_path": "weights=gpt2",
-    "train_file": "data.path=books/",
+    "train_file": "data=text_files data.path=books/",
     "validation_file": "data.val_path=held_out/",
     "warmup_ratio": "schedule.warmup_share=0.05",
     "max_seq_length": "model.context_length=256",

@@ -29,7 +29,13 @@ def expand_paths(config: Any, prefix: str = "") -> None:
             continue
         elif isinstance(value, dict | list):
             pairs = value.items() if isinstance(value, dict) else map(_pair, value)
-            setattr(config, entry.name, {expanded(key, str(path)): of for path, of in pairs})
+            found: dict[str, Any] = {}
+            for path, of in pairs:
+                full = expanded(key, str(path))
+                if full in found:
+                    raise InputError(f"{key} names {full} twice: give it one weight")
+                found[full] = of
+            setattr(config, entry.name, found)
         elif isinstance(value, str):
             if entry.metadata["path"] == "written" and os.name == "nt":
                 check_name(key, value)

@@ -13,6 +13,7 @@ from gpt_pretrain.config.paths import here
 
 SWEEP = {"-m", "--multirun"}  # what asks for several runs on a command line
 MAPPING = "data.sources"  # of paths to weights
+_UNQUOTED = re.compile(r"""\A(['"])(.*)\1(:[^:]*)\Z""")  # 'a path in quotes':weight
 _PLAIN = re.compile(r"[A-Za-z0-9_./+-]*[A-Za-z_./][A-Za-z0-9_./+-]*")  # to Hydra and to every shell itself
 
 
@@ -63,7 +64,8 @@ def _with_path_quoted(argument: str, keys: set[str], *, is_sweep: bool) -> str:
     if key.startswith("hydra.") and text[0] == "~":  # Hydra would make a folder of that name, and now refuses
         return argument
     if is_mapping:  # whose keys Hydra cannot quote, but a list's texts
-        pairs = [pair.strip() for pair in text.strip("{}[]").split(",")]
+        inside = text[1:-1] if text[:1] + text[-1:] in ("{}", "[]") else text
+        pairs = [_UNQUOTED.sub(r"\2\3", pair.strip()) for pair in inside.split(",")]
         return f"{key}=[{','.join(map(quoted, pairs))}]"
     if is_sweep and not re.search("['\"]", text):
         parts = [part if _is_plain(f"{key}={part}") else quoted(part) for part in text.split(",")]

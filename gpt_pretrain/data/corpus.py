@@ -124,7 +124,7 @@ def epoch_windows(corpus: Corpus, config: DataConfig, context_length: int) -> in
 
 
 def check_windows(corpus: Corpus, config: DataConfig, context_length: int) -> None:
-    """Raise InputError where a split has no whole window, with what would do."""
+    """Raise InputError where a split or a source has no whole window, with what would do."""
     n_all = len(corpus.train) + len(corpus.val)
     fitting = min(len(corpus.train), len(corpus.val)) - 1
     for split, tokens, remedy in (
@@ -139,6 +139,13 @@ def check_windows(corpus: Corpus, config: DataConfig, context_length: int) -> No
             raise InputError(
                 f"data.source={config.source} has {len(tokens)} {split} tokens of {n_all}, "
                 f"too few for one window: {context_length + 1} are needed\ngive more text, {remedy}"
+            )
+    for part in corpus.parts:
+        if part.weight and count_windows(len(part.train), context_length, context_length) == 0:
+            raise InputError(
+                f"data.sources: {part.name} has {len(part.train)} training tokens, too few for one window: "
+                f"{context_length + 1} are needed\ngive more text, leave it out, or choose a smaller "
+                "model.context_length"  # else its weight would go to the others
             )
 
 
@@ -191,7 +198,7 @@ def _token_part(
 ) -> Part:
     if split not in ("none", "tokens"):
         raise InputError(f"data.split={split} needs text, {path} holds tokens: set data.split=tokens")
-    listing = find_files(path, config.pattern, suffixes=(".bin",))
+    listing = find_files(path, config.pattern, suffixes=(".bin",), key=config.key_of(path))
     found = read_token_files(
         listing.files, cache, vocab_size=tokenizer.vocab_size, token_dtype=config.token_dtype
     )

@@ -78,6 +78,8 @@ def text_pieces(stream: Any, name: str) -> Iterator[str]:
                 raise InputError(f"{name} is not UTF-8, it is {what}") from error
             place = n_read - len(error.object) + error.start
             is_utf16 = place == 0 and error.object.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+            if b"\0" in chunk and not is_utf16:
+                raise InputError(_why_zeros(chunk, beginning, n_read - len(chunk), name)) from error
             encoding = "utf-16" if is_utf16 else "latin1"
             raise InputError(
                 f"{name} is not UTF-8: byte {place} is {error.object[error.start]:#04x}\n"

@@ -22,6 +22,7 @@ from gpt_pretrain.data.listing import Listing, find_files
 from gpt_pretrain.data.notes import combined, keep_note, read_note
 from gpt_pretrain.data.python_reference import PythonReference
 from gpt_pretrain.errors import ArtifactError, InputError
+from gpt_pretrain.tokenizer import without_surrogates
 from gpt_pretrain.weights.download import Expected, UnreachableError, download
 
 log = logging.getLogger(__name__)
@@ -67,7 +68,7 @@ def alphabet_of(source: Source, cache: Path) -> str:
     characters: set[str] = set()
     for document in source.documents(lambda n_bytes: None):
         for piece in document:
-            characters.update(piece)
+            characters.update(without_surrogates(piece))
     alphabet = "".join(sorted(characters))
     keep_note(note, alphabet)
     return alphabet
@@ -243,7 +244,9 @@ def _the_verdict(config: DataConfig, cache: Path) -> Path:
 
 
 def _text_files(config: DataConfig, path: str | None, cache: Path) -> Source:
-    return TextFiles(path or "", find_files(path or "", config.pattern), config, cache)
+    return TextFiles(
+        path or "", find_files(path or "", config.pattern, key=config.key_of(path)), config, cache
+    )
 
 
 def _story(config: DataConfig, path: str | None, cache: Path) -> Source:

@@ -3,6 +3,7 @@
 import multiprocessing
 import queue
 import signal
+import sys
 import threading
 from collections import deque
 from collections.abc import Iterable, Iterator
@@ -10,7 +11,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection
-from types import FrameType
+from types import FrameType, ModuleType
 from typing import Any
 
 import numpy as np
@@ -90,12 +91,25 @@ def _start(stack: ExitStack) -> Connection:
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()
     process = context.Process(target=_work, args=(theirs,), daemon=True)
-    with _signals_held():
+    with _signals_held(), _main_hidden():
         process.start()
         theirs.close()
         stack.callback(process.join)
         stack.callback(ours.close)
     return ours
+
+
+@contextmanager
+def _main_hidden() -> Iterator[None]:
+    """What is started inside does not run this process's program again, as `spawn` lets it: a script without
+    `if __name__ == "__main__"` would wait there for the lock that is held here.
+    """
+    main = sys.modules["__main__"]
+    sys.modules["__main__"] = ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = main
 
 
 @contextmanager

@@ -19,7 +19,8 @@ TYPED: list[tuple[str, list[str]]] = [
         *("trainer.max_steps=9223372036854775808", "trainer.max_tokens=1e400", "trainer.max_steps={a:1}"),
         *("trainer.devices=5000", "trainer.devices=0", "trainer.num_nodes=3", "trainer=gpu", "trainer=tpu"),
         *("trainer.precision=8", "trainer.accelerator=tpu", "trainer.on_divergence=maybe", "trainer.spike=1"),
-        *("data.num_workers=1000000", "data.num_workers=-1", "data.prepare_workers=1000000", "data.path=x"),
+        *("data.num_workers=1000000", "data.num_workers=-1", "data.prepare_workers=1000000"),
+        *("data.path=x", "data.path=a.txt,b.txt", "data=text_files data.path='caf\udce9.txt'"),
         *("data.batch_size=1000000000000", "data.batch_size=0", "data.stride=0", "data.val_fraction=1"),
         *("data.val_fraction=nan", "data.split=lines", "data.text_field=[a]", "data.source=nowhere"),
         *("model.n_layers=10000000", "model.emb_dim=1000000000", "model.vocab_size=1125899906842624"),
@@ -156,6 +157,9 @@ OTHERS = [
         ),
         *(("slurm", "nodes=0"), ("slurm", "gpus=-1"), ("slurm", "time=soon now"), ("plot", "format=gif")),
         ("generate", "prompts_file=zeros.txt"),
+        *(("plot", "runs=**x"), ("evaluate", "cloze="), ("evaluate", "max_questions=3")),
+        *(("generate", "score=ab next_tokens=3"), ("generate", "num_samples=2 decoding.temperature=0")),
+        *(("generate", "prompt=a prompts_file=text.txt"), ("playground", "compare=")),
     )
 ]
 CASES = [

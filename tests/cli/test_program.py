@@ -256,8 +256,16 @@ def test_want_of_memory_is_answered_with_what_to_make_smaller(error):
         raise error
 
 
-def test_a_reader_that_leaves_as_head_does_is_no_error(tmp_path):
-    words = [sys.executable, "-m", "gpt_pretrain.inspect_data", f"data.cache_dir={tmp_path}"]
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["gpt_pretrain.inspect_data", "data.cache_dir=."],
+        ["gpt_pretrain.export", "--help"],
+        ["gpt_pretrain.evaluate", "--version"],
+    ],
+)
+def test_a_reader_that_leaves_as_head_does_is_no_error(tmp_path, words):
+    words = [sys.executable, "-m", *words]
     paths = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
     reader, writer = os.pipe()
     os.close(reader)

@@ -9,7 +9,7 @@ import pytest
 
 from gpt_pretrain.cli import commands
 from gpt_pretrain.cli.compose import compose
-from gpt_pretrain.cli.refusals import check_dashes
+from gpt_pretrain.cli.flags import check_dashes, flags_first
 from gpt_pretrain.config import TrainConfig
 from gpt_pretrain.config.habits import HABITS
 from gpt_pretrain.data import sources
@@ -29,7 +29,7 @@ def test_a_name_typed_out_of_habit_gets_the_setting_that_does_it_here(name):
 
 @pytest.mark.parametrize("setting", dict.fromkeys(HABITS.values()))
 def test_what_is_named_instead_is_a_setting(setting):
-    compose("train", TrainConfig, [setting])
+    compose("train", TrainConfig, setting.split())
 
 
 @pytest.mark.parametrize(
@@ -66,6 +66,25 @@ def test_dashes_and_other_letters_are_answered_with_how_it_is_typed_here(typed, 
 )
 def test_hydra_s_own_flags_are_left_to_it(arguments):
     check_dashes(arguments, TrainConfig)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sorted_"),
+    [
+        (["a=1", "-m", "b=2", "--multirun"], ["-m", "a=1", "b=2"]),
+        (["a=1", "--cfg", "job", "b=2"], ["--cfg", "job", "a=1", "b=2"]),
+        (["a=1", "--cfg=job", "b=2"], ["--cfg=job", "a=1", "b=2"]),
+        (["a=1", "--config-dir", "my", "b=2"], ["--config-dir", "my", "a=1", "b=2"]),
+        (["a=1", "-cd", "my", "b=2", "--config-n", "x"], ["-cd", "my", "--config-n", "x", "a=1", "b=2"]),
+        (["a=1", "--info", "b=2"], ["--info", "a=1", "b=2"]),
+        (["a=1", "--info", "defaults", "b=2"], ["--info", "defaults", "a=1", "b=2"]),
+        (["a=1", "--resolve", "b=2", "-c", "job"], ["--resolve", "-c", "job", "a=1", "b=2"]),
+        (["a=1", "--", "-m", "b=2"], ["a=1", "--", "-m", "b=2"]),
+        (["a=-1", "--cfg"], ["--cfg", "a=-1"]),
+    ],
+)
+def test_flags_come_before_the_settings_each_with_its_value(arguments, sorted_):
+    assert flags_first(arguments) == sorted_
 
 
 @pytest.mark.parametrize(

@@ -152,6 +152,26 @@ def test_a_mixture_without_a_weight_is_refused(given):
         compose("train", TrainConfig, ["data=mixture", f"data.sources={given}"])
 
 
+@pytest.mark.parametrize(
+    ("given", "wanted"),
+    [
+        ("{[ab].txt:1,c.txt:2}", {"[ab].txt": 1.0, "c.txt": 2.0}),
+        ("[[ab].txt:1,c.txt:2]", {"[ab].txt": 1.0, "c.txt": 2.0}),
+        ('{"a b.txt":1,c.txt:2}', {"a b.txt": 1.0, "c.txt": 2.0}),
+        ("['a b.txt':1,\"c d\":2]", {"a b.txt": 1.0, "c d": 2.0}),
+        ("{it's.txt:1,c.txt:2}", {"it's.txt": 1.0, "c.txt": 2.0}),
+    ],
+)
+def test_the_sources_of_a_mixture_may_be_globs_and_quoted(given, wanted):
+    words = with_paths_quoted(["data=mixture", f"data.sources={given}"], {"data.sources"})
+    assert compose("train", TrainConfig, words).data.sources == wanted
+
+
+def test_a_source_that_is_named_twice_is_refused():
+    with pytest.raises(InputError, match=r"data\.sources names a.txt twice"):
+        compose("train", TrainConfig, ["data=mixture", "data.sources=[a.txt:1,a.txt:2]"])
+
+
 def test_a_sweep_over_paths_stays_one_and_a_comma_in_a_name_is_no_sweep(tmp_path, monkeypatch):
     given = with_paths_quoted(["-m", "data.path=~/a,café,b", "seed=1,2"], {"data.path"})
     assert given == ["-m", "data.path='~/a','café',b", "seed=1,2"]

@@ -2,6 +2,7 @@
 
 import json
 import random
+import re
 
 import pytest
 
@@ -228,3 +229,33 @@ def test_a_resumed_run_whose_text_changed_is_refused_before_it_trains(tmp_path, 
         preflight(config, run)
     assert load(file).fingerprints[str(file)] in str(refused.value)
     assert len(str(refused.value).splitlines()) <= 3
+
+
+@pytest.mark.parametrize(("long", "at_all"), [(100, True), (9, False)])
+def test_a_source_too_short_for_a_window_is_refused_by_its_name(tmp_path, load, long, at_all):
+    """Its weight would go to the others, or there would be no window at all."""
+    (tmp_path / "a.txt").write_text("a" * long)
+    (tmp_path / "b.txt").write_text("b" * 9)
+    (tmp_path / "v.txt").write_text("v" * 100)
+    paths = [str(tmp_path / name) for name in ("a.txt", "b.txt", "v.txt")]
+    options = {"source": "mixture", "sources": {paths[0]: 1.0, paths[1]: 3.0}, "val_path": paths[2]}
+    corpus = load(None, **options)
+    first = paths[1] if at_all else paths[0]
+    with pytest.raises(InputError, match=f"{re.escape(first)} has 9 training tokens, too few for one window"):
+        check_windows(corpus, DataConfig(**options), 10)
+    check_windows(corpus, DataConfig(**options), 8)
+
+
+@pytest.mark.parametrize(
+    ("options", "key"),
+    [
+        ({"path": "none"}, "data.path=none"),
+        ({"path": "a.txt", "val_path": "none"}, "data.val_path=none"),
+        ({"source": "mixture", "sources": {"a.txt": 1.0, "none": 1.0}}, "data.sources=none"),
+    ],
+)
+def test_what_is_missing_is_named_by_the_setting_that_names_it(tmp_path, load, monkeypatch, options, key):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a.txt").write_text("a" * 100)
+    with pytest.raises(InputError, match=f"{key}: no such file"):
+        load(**{"path": None, **options})

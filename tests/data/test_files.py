@@ -100,6 +100,7 @@ def test_a_glob_that_goes_round_a_loop_of_links_gives_each_file_once(tmp_path):
         ("a.txt", b"fine \xff", "a.txt is not UTF-8: byte 5 is 0xff"),
         ("a b.txt", b"fine \xff", "iconv -f latin1 -t utf-8 '"),
         ("a.txt", "fine".encode("utf-16"), "iconv -f utf-16 -t utf-8 "),
+        ("a.txt", "fine é".encode("utf-16-le"), "if it is UTF-16, convert it: iconv -f utf-16le"),
         ("a.txt", "é".encode()[:1], "a.txt is not UTF-8: byte 0 is 0xc3"),
         ("a.txt", b"x" * (1 << 18) + "é".encode()[:1] + b"!", "a.txt is not UTF-8: byte 262144 is 0xc3"),
         ("a.jsonl", b'{"text": "a"}\n{"text": ', "a.jsonl, line 2 is not JSON"),

@@ -2,12 +2,15 @@
 
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 
 import pytest
 
 from gpt_pretrain.data.workers import _signals_held
+from tests.conftest import ROOT
 
 
 class Answered(BaseException):
@@ -42,3 +45,26 @@ def test_a_signal_amid_the_start_of_a_process_is_answered_after_it(name, thread)
     finally:
         signal.signal(number, before)
         done.set()
+
+
+SCRIPT = """
+from gpt_pretrain.data.workers import encode_batches
+from gpt_pretrain.tokenizer import build_tokenizer
+print("begun", flush=True)
+batches = [[(0, True, "ab")]] * 3
+made = list(encode_batches(batches, build_tokenizer("bytes"), 1, allow_special=False, dtype="uint16"))
+print([batch[0].tokens.tolist() for batch in made])
+"""
+
+
+def test_a_script_without_a_guard_tokenizes_in_processes_of_its_own(tmp_path):
+    (tmp_path / "script.py").write_text(SCRIPT)
+    done = subprocess.run(
+        [sys.executable, "script.py"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.stdout.splitlines() == ["begun", "[[256, 97, 98], [256, 97, 98], [256, 97, 98]]"], done.stderr
