@@ -22,11 +22,11 @@ if TYPE_CHECKING:
     "train",
     TrainConfig,
     examples={
-        "python train.py": "a small model on the Python reference, in two minutes on a laptop",
+        "python train.py": "a small model on the Python reference, in two to three minutes on a laptop",
         "python train.py data=text_files data.path=books/": "on your own text",
         "python train.py model=gpt2_small tokenizer=gpt2 trainer.max_steps=1000": "another size, for longer",
         "python train.py -m optimizer=adamw,muon seed=1,2": "a sweep: four runs, one after another",
-        "python train.py resume=auto trainer.max_epochs=12": "go on with the newest run",
+        "python train.py resume=auto trainer.max_epochs=18": "go on with the newest run",
     },
     rewrite=resume_arguments,
     outlive_reader=True,

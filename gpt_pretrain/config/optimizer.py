@@ -45,4 +45,5 @@ class MuonConfig(AdamWConfig):
 
     name: str = one_of("muon")
     lr: float = number(1e-2, above=0)  # the peak of the schedule
+    weight_decay: float = number(1.0, at_least=0)  # times lr; 1 holds weights near their first size
     momentum: float = number(0.95, at_least=0, below=1)  # share of the last update kept

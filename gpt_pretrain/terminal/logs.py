@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from gpt_pretrain.errors import UserFacingError
 from gpt_pretrain.terminal.streams import lost
-from gpt_pretrain.terminal.text import printable
+from gpt_pretrain.terminal.text import folded, printable
 from gpt_pretrain.terminal.watching import tell, watching
 
 if TYPE_CHECKING:
@@ -20,15 +20,23 @@ class Formatter(logging.Formatter):
         return printable(super().format(record))
 
 
+COMMAND = {"is_command": True}  # extra= of a message that is typed again, which a line end would cut in two
+
+
 class ConsoleHandler(logging.Handler):
-    """Through rich's console, so that messages pass above a progress bar instead of through it."""
+    """Through rich's console, so that messages pass above a progress bar instead of through it.
+
+    A terminal's lines end between words.
+    """
 
     def emit(self, record: logging.LogRecord) -> None:
         from rich import get_console
 
         with watching("the terminal"):
-            text = self.format(record)
-            get_console().print(text, markup=False, highlight=False, emoji=False, soft_wrap=True)
+            text, console = self.format(record), get_console()
+            if console.is_terminal and not hasattr(record, "is_command"):
+                text = folded(text, console.width)
+            console.print(text, markup=False, highlight=False, emoji=False, soft_wrap=True)
         for stream, error in list(lost.items()):
             tell(stream, error)
 

@@ -1,5 +1,6 @@
 """Text that cannot command a terminal. What a model wrote, or what came from a file, is foreign."""
 
+import textwrap
 import unicodedata
 from typing import TextIO
 
@@ -27,6 +28,26 @@ def printable(text: str) -> str:
     Line ends and tabs stay.
     """
     return text.translate(_SHOWN)
+
+
+INDENT = 8  # columns: a line that says much has a word before it
+
+
+def folded(text: str, width: int, head: str = "") -> str:
+    """Lines that are longer than `width` on several, cut between words and indented below the first.
+
+    `head`, before the text, is never cut.
+    """
+
+    def fold(line: str, head: str) -> str:
+        if len(head + line) <= width:
+            return head + line
+        wrapper = textwrap.TextWrapper(width, head, INDENT * " ", break_long_words=False)
+        wrapper.break_on_hyphens = False
+        return wrapper.fill(line)
+
+    first, *others = text.split("\n")
+    return "\n".join([fold(first, head), *(fold(line, "") for line in others)])
 
 
 def show(text: object = "", *, end: str = "\n", file: TextIO | None = None, flush: bool = False) -> None:

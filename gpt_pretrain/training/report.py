@@ -5,7 +5,6 @@ import logging
 import os
 import shlex
 import signal
-import textwrap
 from collections.abc import Iterable
 from contextlib import nullcontext
 from pathlib import Path
@@ -23,6 +22,8 @@ from gpt_pretrain.loss import perplexity
 from gpt_pretrain.model import GPTModel
 from gpt_pretrain.runs.folders import find_checkpoints
 from gpt_pretrain.terminal.curve import draw
+from gpt_pretrain.terminal.logs import COMMAND
+from gpt_pretrain.terminal.text import INDENT, folded
 from gpt_pretrain.terminal.watching import watching
 from gpt_pretrain.tokenizer import decode
 from gpt_pretrain.training.callbacks.metrics import Metrics
@@ -41,7 +42,6 @@ Summary = dict[str, Any]
 PAGE = "report.html"
 LARGEST_PICTURE = 16 << 20  # bytes
 WIDEST, CURVE_LINES = 80, 9  # of the curve at the end
-INDENT = 8  # columns: what is said at the end has a word before it
 # The numbers of the HParams table.
 FINALS = ("best_val_loss", "val_loss", "val_perplexity", "tokens_per_sec", "seconds")
 
@@ -246,27 +246,21 @@ def _say(
         f"in {short(run)}: ", ", ".join(sorted(names)).replace("events.out.", "events.out..."), width
     )
     if find_checkpoints(run):
-        log.info("next    python generate.py %s", typed("checkpoint", short(run)))
+        log.info("next    python generate.py %s", typed("checkpoint", short(run)), extra=COMMAND)
         log.info(
             "        python train.py %s",
             " ".join([typed("resume", short(run)), *_to_go_on(config, plan, summary)]),
+            extra=COMMAND,
         )
     if config.logger.tensorboard:
-        log.info("watch   tensorboard --logdir %s", shlex.quote(_above(run)))
+        log.info("watch   tensorboard --logdir %s", shlex.quote(_above(run)), extra=COMMAND)
 
 
 def _say_wrapped(head: str, text: str, width: int) -> None:
-    """A paragraph as wide as the curve, indented below its first line, which begins with `head`."""
-    lines = textwrap.wrap(
-        " ".join(text.split()),
-        width,
-        initial_indent=head,
-        subsequent_indent=INDENT * " ",
-        break_long_words=False,
-        break_on_hyphens=False,
-    )
-    for line in lines:
-        log.info("%s", line)
+    """A paragraph as wide as the curve, which begins with `head`."""
+    if text := " ".join(text.split()):
+        for line in folded(text, width, head).splitlines():
+            log.info("%s", line)
 
 
 def _to_go_on(config: TrainConfig, plan: Plan, summary: Summary) -> list[str]:

@@ -12,7 +12,7 @@ import pytest
 
 from tests.conftest import QUICK, ROOT
 
-pytestmark = [pytest.mark.slow, pytest.mark.trains]
+pytestmark = pytest.mark.slow
 
 SETTINGS = [
     *(*QUICK, "model.n_layers=1", "model.emb_dim=32", "trainer.max_steps=6", "trainer.eval_batches=1"),

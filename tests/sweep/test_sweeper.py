@@ -13,8 +13,6 @@ from gpt_pretrain.training import train as training
 from tests.conftest import QUICK
 from tests.training.test_tensorboard import hparams
 
-pytestmark = pytest.mark.trains
-
 SETTINGS = [*QUICK, "trainer.max_steps=2", "trainer.eval_batches=2", "logger=csv"]
 NAMED = "hydra.sweep.dir=sweep"
 
@@ -138,6 +136,7 @@ def test_the_best_settings_run_again_as_an_experiment(typed, tmp_path, capsys):
     assert summary["best_val_loss"] == best["objective"]
 
 
+@pytest.mark.trains
 def test_a_trial_equals_the_same_settings_run_alone_and_carries_their_words(typed, tmp_path):
     assert typed("train", "-m", *SETTINGS, "seed=3,4", "model.drop_rate=0.1", NAMED)[0] == 0
     (_, second) = records(tmp_path / "sweep")

@@ -19,7 +19,7 @@ from rich.console import Console
 from gpt_pretrain import evaluate, export, inspect_data, prepare
 from gpt_pretrain.cli import commands
 from gpt_pretrain.cli.schemas import config_dir
-from gpt_pretrain.terminal.logs import ConsoleHandler, Formatter
+from gpt_pretrain.terminal.logs import COMMAND, ConsoleHandler, Formatter
 from gpt_pretrain.terminal.text import printable, show
 from tests.conftest import ROOT
 
@@ -109,8 +109,8 @@ def test_a_print_beside_that_function_would_be_found():
 
 
 def test_a_log_message_is_shown_as_it_is(monkeypatch):
-    """Neither as markup, nor with emoji in the place of their names, nor cut at the terminal's width."""
-    console = Console(file=io.StringIO(), force_terminal=True, width=20)
+    """Neither as markup, nor with emoji in the place of their names, and to no terminal on one line."""
+    console = Console(file=io.StringIO(), width=20)
     monkeypatch.setattr("rich.get_console", lambda: console)
     said = "it writes: [red]:heart:[/red] 'text' 123 \x1b[2J " + "long " * 9
     ConsoleHandler().emit(logging.LogRecord("n", logging.INFO, "", 0, said, (), None))
@@ -119,6 +119,25 @@ def test_a_log_message_is_shown_as_it_is(monkeypatch):
     handler.emit(logging.LogRecord("n", logging.INFO, "", 0, said, (), None))
     raw, shown = console.file.getvalue().splitlines()
     assert (raw, shown) == (said, printable(said))
+
+
+@pytest.mark.parametrize("width", [20, 40, 80])
+def test_a_terminal_s_lines_end_between_words_but_a_command_s_do_not(monkeypatch, width):
+    console = Console(file=io.StringIO(), force_terminal=True, width=width)
+    monkeypatch.setattr("rich.get_console", lambda: console)
+    record = logging.LogRecord(
+        "n", logging.INFO, "", 0, "plan    " + "some words " * 20 + "\n\n  end", (), None
+    )
+    ConsoleHandler().emit(record)
+    lines = console.file.getvalue().splitlines()
+    assert max(map(len, lines)) <= width
+    assert lines[0].startswith("plan    some")
+    assert all(line.startswith(8 * " ") for line in lines[1:-2])
+    assert lines[-2:] == ["", "  end"]
+    assert " ".join(" ".join(lines).split()) == "plan " + "some words " * 20 + "end"
+    record.__dict__.update(COMMAND)
+    ConsoleHandler().emit(record)
+    assert len(console.file.getvalue().splitlines()) == len(lines) + 3
 
 
 # --- the streams -----------------
