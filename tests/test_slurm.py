@@ -24,20 +24,22 @@ def script(monkeypatch, capsys, tmp_path):
 
 
 def test_a_script_asks_for_what_is_wanted_and_ends_with_srun(script):
-    code, said = script("nodes=2", "gpus=8", "cpus=4", "time=4:00:00", "--", "model=tiny", "data.path='a b'")
+    code, said = script(
+        "nodes=2", "gpus=8", "cpus=4", "time=4:00:00", "--", "model=tiny", "data.val_path='a b'"
+    )
     assert code == 0, said
     lines = said.splitlines()
     asked = {line.removeprefix("#SBATCH --") for line in lines if line.startswith("#SBATCH")}
     assert {"nodes=2", "ntasks-per-node=8", "gpus-per-node=8", "cpus-per-task=4", "time=4:00:00"} <= asked
     assert {"requeue", "open-mode=append", "signal=USR1@120"} <= asked
     assert lines[-1].startswith("srun ")
-    assert lines[-1].endswith("""model=tiny 'data.path='"'"'a b'"'"''""")
+    assert lines[-1].endswith("""model=tiny 'data.val_path='"'"'a b'"'"''""")
     assert subprocess.run(["bash", "-n"], input=said, text=True).returncode == 0
 
 
 def test_what_is_typed_reaches_the_program_as_it_was(script):
     settings = ["", "seed=${SLURM_ARRAY_TASK_ID}"]
-    settings[0] = "data.path=\"$(touch x) ; `y` & 'z'\""
+    settings[0] = "data.val_path=\"$(touch x) ; `y` & 'z'\""
     code, said = script("array=0-3", "--", *settings)
     assert code == 0, said
     echoed = said.replace("srun --kill-on-bad-exit=1", "printf '%s\\n'")
@@ -55,7 +57,7 @@ def test_what_is_typed_reaches_the_program_as_it_was(script):
         (["time='1 #SBATCH'"], "is no word that sbatch could read"),
         (["gpus=8", "--", "trainer.devices=4"], "trainer.devices=4, but the job has 8"),
         (["--", "-m"], "settings of train.py only"),
-        (["--", "data.path='a\x1b[2Jb'"], "cannot hold control characters"),
+        (["--", "data.val_path='a\x1b[2Jb'"], "cannot hold control characters"),
         (["nodes=2", "--", "seed=1,2", "--multirun"], "settings of train.py only"),
     ],
 )
