@@ -103,7 +103,7 @@ def test_under_submitit_a_trial_on_two_devices_trains_with_the_folder_of_setting
     pytest.importorskip("hydra_plugins.hydra_submitit_launcher")
     (tmp_path / "my" / "model").mkdir(parents=True)
     (tmp_path / "my" / "model" / "mine.yaml").write_text((ROOT / "conf" / "model" / "tiny.yaml").read_text())
-    words = ["model=mine", "trainer.devices=2", "hydra/launcher=submitit_local", NAMED]
+    words = ["model=mine", "data.batch_size=4", "trainer.devices=2", "hydra/launcher=submitit_local", NAMED]
     done = program("train.py", "--config-dir", "my", "-m", *SETTINGS, *words)
     assert done.returncode == 0, done.stderr
     (trial,) = (json.loads(file.read_text()) for file in (tmp_path / "sweep" / "trials").glob("*.json"))
