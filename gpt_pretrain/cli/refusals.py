@@ -37,6 +37,7 @@ from gpt_pretrain.config import (
 from gpt_pretrain.config.habits import instead
 from gpt_pretrain.config.paths import path_keys
 from gpt_pretrain.errors import InfrastructureError, InputError, ReaderGoneError, UserFacingError
+from gpt_pretrain.launch.signals import interruptions_first
 from gpt_pretrain.launch.watch import is_failed_exchange
 from gpt_pretrain.terminal.streams import outlives_reader
 
@@ -67,7 +68,8 @@ _NO_PATH = {errno.ENAMETOOLONG, errno.ELOOP, errno.EINVAL}  # what only a path t
 def user_facing(root: type, *, debug: bool) -> Iterator[None]:
     """Turn what users cause and can mend into a UserFacingError; with `debug`, leave tracebacks alone."""
     try:
-        yield
+        with interruptions_first():
+            yield
     except (
         UserFacingError,
         HydraException,

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from time import monotonic
 from typing import Any
 
-from gpt_pretrain.errors import InputError
+from gpt_pretrain.errors import InputError, UserFacingError
 from gpt_pretrain.launch.process import process
 
 NAMES = ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1")  # each: save, where there is something to save, and end
@@ -65,6 +65,24 @@ def check() -> None:
     """Raise Interrupted where a signal came that somebody on the way has swallowed."""
     if _heard.number is not None:
         raise Interrupted(_heard.number)
+
+
+@contextmanager
+def interruptions_first() -> Iterator[None]:
+    """A library that is interrupted amid its work may fail over what it left half done: that is no error of
+    its own, but the interruption.
+    """
+    try:
+        yield
+    except UserFacingError:
+        raise
+    except Exception as error:
+        link: BaseException | None = error
+        while link is not None and not isinstance(link, Interrupted):
+            link = link.__cause__ or link.__context__
+        if link is None:
+            raise
+        raise link from None
 
 
 def listen() -> None:

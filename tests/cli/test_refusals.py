@@ -3,17 +3,21 @@
 import logging
 import os
 import pwd
+import signal
 import sys
 
 import pytest
+from hydra.errors import HydraException
 
 from gpt_pretrain.cli import commands
 from gpt_pretrain.cli.compose import compose
 from gpt_pretrain.cli.flags import check_dashes, flags_first
+from gpt_pretrain.cli.refusals import user_facing
 from gpt_pretrain.config import TrainConfig
 from gpt_pretrain.config.habits import HABITS
 from gpt_pretrain.data import sources
-from gpt_pretrain.errors import InputError
+from gpt_pretrain.errors import InputError, UserFacingError
+from gpt_pretrain.launch.signals import Interrupted
 from tests.conftest import QUICK
 
 
@@ -179,3 +183,29 @@ def test_what_is_logged_after_a_run_does_not_reach_its_log(typed, tmp_path):
     assert logging.getLogger().handlers == before
     logging.getLogger("another").error("of another program")
     assert "of another program" not in (tmp_path / "run" / "train.log").read_text()
+
+
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_what_a_library_raises_over_an_interruption_is_the_interruption(wrapped):
+    """OmegaConf's own clean-up fails on a tree that a signal left half built."""
+
+    def interrupted():
+        try:
+            raise Interrupted(signal.SIGTERM)
+        finally:
+            raise AttributeError("'NoneType' object has no attribute '_invalidate_flags_cache'")
+
+    def hydra():
+        try:
+            interrupted()
+        except AttributeError as error:
+            failure = HydraException("defaults: cannot be read")
+            failure.__cause__ = None
+            raise failure.with_traceback(error.__traceback__)  # noqa: B904 - as OmegaConf does
+
+    said = "^interrupted by SIGTERM$"
+    with pytest.raises(UserFacingError, match=said) as ended, user_facing(TrainConfig, debug=False):
+        hydra() if wrapped else interrupted()
+    assert ended.value.exit_code == 128 + signal.SIGTERM
+    with pytest.raises(AttributeError), user_facing(TrainConfig, debug=False):
+        raise AttributeError("an error of its own")
