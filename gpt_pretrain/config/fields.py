@@ -1,6 +1,7 @@
 """Settings that carry their range: declared where the setting is, checked in one place."""
 
 import dataclasses
+import json
 import math
 import os
 import re
@@ -82,7 +83,7 @@ def check_unicode(config: Any, prefix: str = "") -> None:
         key, value = prefix + entry.name, getattr(config, entry.name)
         if dataclasses.is_dataclass(value):
             check_unicode(value, f"{key}.")
-        elif re.search("[\ud800-\udfff]", str(value)):
+        elif re.search("[\ud800-\udfff]", json.dumps(value, ensure_ascii=False)):  # str() hides it in a list
             raise InputError(
                 f"{key}={value} is not UTF-8, which the run's records are: rename it, or, where the shell's "
                 "locale is at fault, set LC_ALL=C.UTF-8"

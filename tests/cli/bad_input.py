@@ -21,6 +21,7 @@ TYPED: list[tuple[str, list[str]]] = [
         *("trainer.precision=8", "trainer.accelerator=tpu", "trainer.on_divergence=maybe", "trainer.spike=1"),
         *("data.num_workers=1000000", "data.num_workers=-1", "data.prepare_workers=1000000"),
         *("data.path=x", "data.path=a.txt,b.txt", "data=text_files data.path='caf\udce9.txt'"),
+        *("data=mixture data.sources=['caf\udce9.txt:1']", "decoding.stop=['\udce9']"),
         *("data.batch_size=1000000000000", "data.batch_size=0", "data.stride=0", "data.val_fraction=1"),
         *("data.val_fraction=nan", "data.split=lines", "data.text_field=[a]", "data.source=nowhere"),
         *("model.n_layers=10000000", "model.emb_dim=1000000000", "model.vocab_size=1125899906842624"),
