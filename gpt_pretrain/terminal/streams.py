@@ -32,6 +32,8 @@ def outlives_reader() -> bool:
 class _Steady(io.FileIO):
     """A standard stream whose reader may leave, whose disk may be full, whose terminal may hang up."""
 
+    stream: io.TextIOWrapper  # whose descriptor it writes to: collected, it would close that
+
     def write(self, data: Any) -> int:
         """All of it: unbuffered, there is nobody above who would write the rest."""
         rest = memoryview(data).cast("B")
@@ -53,6 +55,7 @@ def _steady(stream: io.TextIOWrapper) -> io.TextIOWrapper:
         return stream
     stream.flush()
     steady = _Steady(raw.fileno(), "w", closefd=False)
+    steady.stream = stream
     unbuffered = raw is stream.buffer  # python -u
     return io.TextIOWrapper(
         steady if unbuffered else io.BufferedWriter(steady),

@@ -219,6 +219,16 @@ def test_a_terminal_that_does_not_block_loses_nothing(unbuffered):
     assert python(code, shell=shell, PYTHONUNBUFFERED=unbuffered).stdout.count(b"x") < 50 * 9999
 
 
+def test_a_file_put_in_a_stream_s_place_keeps_its_descriptor(tmp_path):
+    mine, other = tmp_path / "mine", tmp_path / "other"
+    code = (
+        f"sys.stdout = open({str(mine)!r}, 'w'); {ALL}other = open({str(other)!r}, 'w')\n"
+        "print('to mine'); sys.stdout.flush()"
+    )
+    assert python(code).returncode == 0
+    assert (mine.read_text(), other.read_text()) == ("to mine\n", "")
+
+
 # --- the programs -----------------
 
 
