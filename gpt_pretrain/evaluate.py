@@ -3,10 +3,11 @@
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from gpt_pretrain.cli.program import command
-from gpt_pretrain.config import EvaluateConfig
+from gpt_pretrain.config import DataConfig, EvaluateConfig
+from gpt_pretrain.config.words import typed
 from gpt_pretrain.terminal.silence import Silence
 from gpt_pretrain.terminal.text import show
 
@@ -17,6 +18,12 @@ if TYPE_CHECKING:  # torch takes seconds: whoever asks for help need not wait fo
     from gpt_pretrain.generation.questions import Question
     from gpt_pretrain.model import GPTModel
     from gpt_pretrain.tokenizer import Tokenizer
+
+
+DECIDE_SPLIT = (  # settings of data, without the machine's own
+    *("source", "path", "pattern", "text_field", "subset", "section", "sources"),
+    *("split", "val_fraction", "val_path"),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +69,7 @@ def evaluate(config: EvaluateConfig, run: Path) -> None:
     check_windows(corpus, config.data, context_length)
     model.to(pick_device(config.device))
     show(f"{source}: {model.n_params():,} parameters, windows of {context_length} tokens", file=sys.stderr)
-    for remark in corpus.remarks():
+    for remark in [*corpus.remarks(), *_not_its_own_split(source, config.data)]:
         show(remark, file=sys.stderr)
     show(f"{'':6}{'loss':>10}{'perplexity':>13}{'bits/byte':>12}{'tokens':>13}")
     for split, tokens in (("train", corpus.train), ("val", corpus.val)):
@@ -73,6 +80,30 @@ def evaluate(config: EvaluateConfig, run: Path) -> None:
                 f"{score.bits_per_byte:12.5f}{score.n_tokens:13,}",
                 flush=True,
             )
+
+
+def _not_its_own_split(checkpoint: Path, data: DataConfig) -> list[str]:
+    """What is to be said of a run's model that is measured on another text, or split, than it trained on."""
+    from gpt_pretrain.errors import ArtifactError
+    from gpt_pretrain.runs.record import SETTINGS, read_record
+
+    if not (checkpoint / SETTINGS).is_file():
+        return []
+    try:
+        then = read_record(checkpoint).data
+    except ArtifactError:  # weights are good without
+        return []
+    pairs = {key: (getattr(data, key), getattr(then, key)) for key in DECIDE_SPLIT}
+    told = [_setting(key, value) for key, (here, value) in pairs.items() if here != value]
+    if not told:
+        return []
+    words = " ".join(told)
+    return [f"train and val are not the run's own, which may have trained on this val: for its own {words}"]
+
+
+def _setting(key: str, value: Any) -> str:
+    name = "data" if key == "source" else f"data.{key}"  # a group's members are named by their source
+    return f"{name}=null" if value is None else typed(name, str(value))
 
 
 def _questions(config: EvaluateConfig) -> "list[Question]":

@@ -98,6 +98,27 @@ def test_generation_continues_from_another_programs_weights(typed):
     assert typed(generate_command, "checkpoint=theirs/ckpt.pt", *words)[1] == out
 
 
+@pytest.mark.trains
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ([], "data=text_files data.path=text.txt data.split=tokens"),
+        (["data=text_files", "data.path=text.txt"], "for its own data.split=tokens"),
+        (["data=text_files", "data.path=text.txt", "data.split=tokens"], None),
+    ],
+)
+def test_a_run_measured_on_another_split_than_its_own_is_told_so(typed, tmp_path, settings, said):
+    from gpt_pretrain.cli.commands import train_command
+    from gpt_pretrain.evaluate import evaluate
+
+    quick = ["model=tiny", "tokenizer=bytes", "trainer=cpu", "trainer.max_steps=1", "trainer.eval_batches=1"]
+    own = ["data=text_files", "data.path=text.txt", "data.split=tokens"]
+    assert typed(train_command, *quick, *own, "hydra.run.dir=run")[0] == 0
+    code, _, error = typed(evaluate, "checkpoint=run", "split=val", *settings)
+    assert code == 0, error
+    assert ("not the run's own" in error, (said or "") in error) == (said is not None, True)
+
+
 def test_training_starts_from_another_programs_weights(typed, tmp_path):
     from gpt_pretrain.cli.commands import train_command
     from gpt_pretrain.evaluate import evaluate

@@ -40,7 +40,7 @@ from gpt_pretrain.errors import (
 )
 from gpt_pretrain.launch.job import job_name, requeue
 from gpt_pretrain.launch.process import is_launched, process, rank
-from gpt_pretrain.launch.signals import check, hearing
+from gpt_pretrain.launch.signals import check, deferred, hearing
 from gpt_pretrain.runs.owner import LOCK, OWNER
 from gpt_pretrain.sweep.refusals import refuse_with
 from gpt_pretrain.sweep.trial import is_recorded_trial, recorded
@@ -117,8 +117,6 @@ class Program:
                 process()
                 self._start()
         except UserFacingError as error:
-            if _has_folder() and not rank():  # it is made before `_task` is called
-                _remove_empty(Path(HydraConfig.get().runtime.output_dir), self.folders)
             self._fail(error)
         if self.failures:
             sys.exit(max(failure.exit_code for failure in self.failures))
@@ -150,7 +148,9 @@ class Program:
         refuse_with(functools.partial(user_facing, self.root, debug=False))
         start = hydra.main(version_base="1.3", config_path=str(config_dir()), config_name=self.config_name)
         try:
-            start(self._task)()
+            with deferred():  # till `_task` listens: nobody takes away what Hydra leaves half done
+                start(self._task)()
+            check()
         except (TypeError, ValueError, *_UNUSABLE_PATH) as error:
             if self.composed or "debug=true" in sys.argv:
                 raise
@@ -160,8 +160,8 @@ class Program:
         self.composed = True
         run = Path(HydraConfig.get().runtime.output_dir)
         try:
-            with recorded(run), failure_logged(), user_facing(self.root, debug=bool(settings.get("debug"))):
-                check()
+            debug = bool(settings.get("debug"))
+            with recorded(run), failure_logged(), user_facing(self.root, debug=debug), hearing():
                 objective = self.function(to_config(settings, self.root), run)
         except UserFacingError as error:
             _remove_empty(run, self.folders)
@@ -178,11 +178,6 @@ class Program:
         _report(error, told=not self.composed)
         if error.exit_code == REQUEUED and self.several and job_name(os.environ) and not rank():
             show(requeue(), file=sys.stderr)
-
-
-def _has_folder() -> bool:
-    """Whether Hydra has come so far as to name this run's folder."""
-    return HydraConfig.initialized() and not OmegaConf.is_missing(HydraConfig.get().runtime, "output_dir")
 
 
 @contextmanager

@@ -6,6 +6,8 @@ from hydra.plugins.sweeper import Sweeper as HydraSweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
+from gpt_pretrain.launch.signals import hearing
+
 NAMESPACE = "hydra_plugins.gpt_pretrain"  # Hydra takes plugins of the first of these names only
 
 
@@ -26,4 +28,5 @@ class Sweeper(HydraSweeper):
         assert self.config is not None
         assert self.hydra_context is not None
         course = Course(self.hydra_context, self.task_function, self.config, self.max_batch_size)
-        course.run(self.params, arguments)
+        with hearing():
+            course.run(self.params, arguments)

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import pkgutil
 import pwd
 import signal
 import sys
@@ -209,3 +210,36 @@ def test_what_a_library_raises_over_an_interruption_is_the_interruption(wrapped)
     assert ended.value.exit_code == 128 + signal.SIGTERM
     with pytest.raises(AttributeError), user_facing(TrainConfig, debug=False):
         raise AttributeError("an error of its own")
+
+
+@pytest.mark.parametrize("mode", ["run", "sweep"])
+@pytest.mark.parametrize("named", [[], ["hydra.run.dir=a/b", "hydra.sweep.dir=a/b"]])
+@pytest.mark.parametrize(
+    "at",
+    [
+        "hydra._internal.config_loader_impl.ConfigLoaderImpl.load_configuration",
+        "hydra.core.hydra_config.HydraConfig.set_config",
+        "hydra.core.utils.configure_log",
+        "hydra.core.utils._flush_loggers",
+    ],
+)
+def test_a_signal_amid_hydra_s_work_ends_the_program_and_leaves_no_folder(
+    typed, tmp_path, monkeypatch, at, named, mode
+):
+    owner, name = at.rsplit(".", 1)
+    place = pkgutil.resolve_name(owner)
+    work = getattr(place, name)
+
+    def interrupted(*args, **kwargs):
+        monkeypatch.setattr(place, name, work)  # once
+        done = work(*args, **kwargs)
+        os.kill(os.getpid(), signal.SIGHUP)
+        return done
+
+    monkeypatch.setattr(place, name, interrupted)
+    words = ["-m", "seed=1,2"] if mode == "sweep" else ["plan=true"]
+    code, error = typed("train", *QUICK, "trainer.max_steps=1", *named, *words)
+    assert code == 128 + signal.SIGHUP
+    assert "error: interrupted by SIGHUP" in error
+    if mode == "run":
+        assert not list(tmp_path.iterdir())
