@@ -144,6 +144,8 @@ def _windows(
     )
     starts = order.starts(0)[: config.windows]
     windows = read_windows(corpus.train, starts, context_length)
+    if config.data.order == "book":
+        yield "order      the seed's: the book's is drawn while training, as its model and its dropout are"
     for start, inputs, targets in zip(starts, *windows, strict=True):
         shown = min(SHOWN, context_length)
         yield f"window     at token {start:,}, its first {shown} of {context_length} tokens"

@@ -157,6 +157,14 @@ def test_inspecting_token_files_leaves_no_empty_lines_for_what_is_not_known(tmp_
     assert all(printed.splitlines())
 
 
+@pytest.mark.parametrize("order", ["seed", "book"])
+def test_inspecting_says_where_the_windows_order_is_not_that_of_training(tmp_path, prepare, order):
+    (tmp_path / "a.txt").write_text("a " * 2000)
+    arguments = ("data=text_files", "data.path=a.txt", "tokenizer=bytes", f"data.order={order}")
+    printed = prepare(*arguments, module="inspect_data").stdout
+    assert ("the book's is drawn while training" in printed) == (order == "book")
+
+
 def test_ctrl_c_while_the_tokenizing_processes_start_is_answered_once(tmp_path):
     (tmp_path / "a.txt").write_text("All work and no play makes Jack a dull boy.\n" * 50_000)
     environment = {**os.environ, "GPT_PRETRAIN_CACHE": str(tmp_path / "cache"), "PYTHONPATH": str(ROOT)}
