@@ -8,7 +8,7 @@ import json
 import os
 import re
 import stat
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import IO, Any
 
@@ -26,10 +26,11 @@ _NO_LINK = getattr(os, "O_NOFOLLOW", 0)
 _OPEN = os.O_RDONLY | _NO_LINK | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
 
 
-def check_folder(folder: Path) -> None:
+def check_folder(folder: Path, *, but: Collection[str] = ()) -> None:
     """Raise ArtifactError for the first thing in `folder`, at any depth, that is neither file nor folder.
 
-    A link would be read or written through, a pipe waits for ever.
+    A link would be read or written through, a pipe waits for ever. Folders called as one of `but` are not
+    looked into: other programs write them.
     """
     waiting = [str(folder)]
     while waiting:
@@ -41,7 +42,7 @@ def check_folder(folder: Path) -> None:
                     f"{entry.path} is {what}, and is not followed: "
                     "a run's folder holds its own files; remove it, or put the file itself there"
                 )
-            if is_folder:
+            if is_folder and entry.name not in but:
                 waiting.append(entry.path)
 
 
@@ -137,6 +138,13 @@ def read_yaml(file: Path) -> dict[str, Any]:
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise ArtifactError(f"{file} cannot be read: {' '.join(str(error).split())}") from error
     return _mapping(content, file)
+
+
+def json_text(content: Any, **options: Any) -> str:
+    """JSON as every program reads it. Raises ValueError for a number that is none, which Python's own calls
+    NaN or Infinity, words that JSON does not have.
+    """
+    return json.dumps(content, allow_nan=False, **options)
 
 
 def to_yaml(content: Mapping[str, Any]) -> str:

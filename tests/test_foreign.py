@@ -2,7 +2,9 @@
 
 import ast
 import json
+import math
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -14,6 +16,7 @@ from gpt_pretrain.config.border import as_typed, escaped
 from gpt_pretrain.errors import ArtifactError
 from gpt_pretrain.foreign import (
     check_folder,
+    json_text,
     open_plain,
     parse_json,
     read_bytes,
@@ -191,3 +194,41 @@ def test_every_room_that_opens_foreign_files_goes_through_the_rules():
 def test_a_call_past_the_rules_would_be_found():
     assert _opens("json.loads(file.read_bytes())") == ["json.loads", "file.read_bytes"]
     assert _opens("read_bytes(file)") == []
+
+
+def _writes_json(source: str) -> list[str]:
+    """Calls that make JSON, past `json_text`."""
+    calls = [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Call)]
+    strict = [ast.unparse(call) for call in calls if "allow_nan=False" not in ast.unparse(call)]
+    return [call for call in strict if re.match(r"json\.dumps?\(", call)]
+
+
+# What nobody else reads: a word of a command line, what is compared or hashed, notes of our own cache, what
+# a run's processes tell each other, and what `json_text` is given next.
+NOT_FOR_OTHERS = {
+    "config/fields.py",
+    "data/notes.py",
+    "generation/prompt_loop.py",
+    "launch/meeting.py",
+    "launch/watch.py",
+    "sweep/search.py",
+    "tokenizer/build.py",
+    "training/checkpoint_io.py",
+}
+
+
+def test_every_json_that_others_read_is_strict():
+    package = Path(__file__).parent.parent / "gpt_pretrain"
+    found = {
+        str(file.relative_to(package))
+        for file in package.rglob("*.py")
+        if _writes_json(file.read_text(encoding="utf-8"))
+    }
+    assert found == NOT_FOR_OTHERS
+
+
+@pytest.mark.parametrize("number", [math.inf, -math.inf, math.nan])
+def test_a_number_that_is_none_is_refused(number):
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        json_text({"figures": [1.5, number]})
+    assert _writes_json("file.write_text(json.dumps(figures))") == ["json.dumps(figures)"]

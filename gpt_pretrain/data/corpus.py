@@ -17,9 +17,7 @@ from gpt_pretrain.data.token_files import read_token_files
 from gpt_pretrain.data.tokens import Tokens
 from gpt_pretrain.data.windows import count_windows
 from gpt_pretrain.errors import InputError
-from gpt_pretrain.tokenizer import Tokenizer, byte_lengths
-
-COUNTED_TOKENS = 1 << 22  # looked at once for their bytes
+from gpt_pretrain.tokenizer import Tokenizer
 
 
 @dataclass(kw_only=True, slots=True)
@@ -34,7 +32,6 @@ class Part:
     listing: Listing  # its files, and what was passed over beside them
     n_characters: int = 0  # 0: not known, of token files
     n_bytes: int = 0
-    val_bytes: int | None = None  # None: to be counted from the tokens
     documents: dict[str, np.ndarray] | None = None  # stream to where its documents begin; None: not known
     token_dtypes: list[str] = field(default_factory=list)  # of token files
     marks: list[str] = field(default_factory=list)  # what is said of end-of-text marks inside its text
@@ -64,7 +61,6 @@ class Corpus:
     parts: list[Part]
     train: Tokens  # of all parts, one after another; no window lies across two
     val: Tokens
-    val_bytes_per_token: float  # UTF-8 bytes
 
     def remarks(self) -> list[str]:
         """One line for each thing that the user of the data may not expect."""
@@ -102,17 +98,13 @@ def load_corpus(config: DataConfig, tokenizer: Tokenizer, *, checksums: bool = F
                 raise InputError(f"data.val_path={config.val_path} holds the text that is trained on")
         separate.name = f"val_path={config.val_path}"
         separate.train, separate.val = Tokens([]), separate.train
-        separate.val_bytes = separate.n_bytes if separate.documents is not None else None
         parts.append(separate)
     elif config.split != "documents":  # which puts a document on the same side of all sources
         check_apart({part.name: part.digests for part in parts})
-    val = _joined([part.val for part in parts], tokenizer)
-    val_bytes = sum(_val_bytes(part, tokenizer) for part in parts)
     return Corpus(
         parts=parts,
         train=sum((part.train for part in parts), Tokens([])),
-        val=val,
-        val_bytes_per_token=val_bytes / max(1, len(val)),
+        val=_joined([part.val for part in parts], tokenizer),
     )
 
 
@@ -189,7 +181,7 @@ def _load_part(
     if split == "tokens":
         part.train, part.val = _cut_by_tokens(part.train, config.val_fraction)
     elif split != "none":
-        part.val, part.val_bytes = cached.tokens("val"), cached.total("bytes", "val")
+        part.val = cached.tokens("val")
     return part
 
 
@@ -229,11 +221,3 @@ def _joined(streams: Sequence[Tokens], tokenizer: Tokenizer) -> Tokens:
             joined += Tokens([np.array([tokenizer.end_of_text_id], np.uint32)])
         joined += stream
     return joined
-
-
-def _val_bytes(part: Part, tokenizer: Tokenizer) -> int:
-    if part.val_bytes is not None or not len(part.val):
-        return part.val_bytes or 0
-    lengths = byte_lengths(tokenizer)
-    starts = range(0, len(part.val), COUNTED_TOKENS)
-    return sum(int(lengths[part.val[start : start + COUNTED_TOKENS]].sum()) for start in starts)

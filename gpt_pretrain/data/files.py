@@ -221,7 +221,7 @@ def _rows(file: Path, text_field: str, on_bytes: OnBytes) -> Iterator[Document]:
 
 def missing_extra(what: str) -> InputError:
     """The error for a library that is not installed, with the command that installs it."""
-    return InputError(f"{what}, which is not installed: pip install 'gpt_pretrain[data]'")
+    return InputError(f"{what}, which is not installed: pip install '.[data]'")
 
 
 def _zstandard(file: Path) -> Any:

@@ -46,14 +46,21 @@ class WindowOrder:
             self._block, self._starts = block, self._compute(block * BLOCK + np.arange(BLOCK))
         return self._starts[row]
 
+    def first_epoch(self, windows: np.ndarray) -> np.ndarray:
+        """Token at which each of the first epoch's windows begins, by their numbers: not permuted."""
+        return self._starts_of(windows, np.zeros_like(windows))
+
     def _compute(self, batches: np.ndarray) -> np.ndarray:
         windows = training_windows(batches, self.share, n_windows=self.n_windows, seed=self.seed)
-        passes, _ = training_places(batches, self.share, n_windows=self.n_windows)
-        sources = np.zeros_like(windows)
+        epochs, _ = training_places(batches, self.share, n_windows=self.n_windows)
+        return self._starts_of(windows, epochs)
+
+    def _starts_of(self, windows: np.ndarray, epochs: np.ndarray) -> np.ndarray:
+        sources, passes = np.zeros_like(windows), epochs
         if len(self.counts) > 1:
             shares = window_shares(self.n_windows, self.counts, self.weights)
             sources, windows, passes = mixed_windows(
-                windows, passes, counts=self.counts, shares=shares, seed=self.seed
+                windows, epochs, counts=self.counts, shares=shares, seed=self.seed
             )
         return self.first_tokens[sources] + window_starts(
             windows,

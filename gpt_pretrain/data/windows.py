@@ -9,8 +9,9 @@ so every window comes once an epoch at any number of ranks, and any batch is kno
 """
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
@@ -143,18 +144,32 @@ def read_windows(
 def evaluation_batch(
     tokens: Tokens | np.ndarray, batch: int, share: Share, *, context_length: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Inputs and targets (B, T) of a rank's share of evaluation batch `batch`: windows in order, end to end.
+    """Inputs and targets (B, T) of a rank's share of evaluation batch `batch`: windows lie end to end."""
+    n_windows = count_windows(len(tokens), context_length, context_length)
+    end_to_end = partial(np.multiply, context_length)
+    return batch_in_order(
+        tokens, batch, share, end_to_end, n_windows=n_windows, context_length=context_length
+    )
+
+
+def batch_in_order(
+    tokens: Tokens | np.ndarray,
+    batch: int,
+    share: Share,
+    starts: Callable[[np.ndarray], np.ndarray],
+    *,
+    n_windows: int,
+    context_length: int,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Inputs and targets (B, T) of a rank's share of batch `batch`: of `n_windows`, which begin at `starts`.
 
     Every rank gets as many batches of the same shape; where the windows have run out, targets are `IGNORED`.
     """
     from gpt_pretrain.loss import IGNORED  # brings torch, which the other functions do without
 
-    n_windows = count_windows(len(tokens), context_length, context_length)
     windows = share.places(batch)
-    starts = (
-        np.minimum(windows, n_windows - 1) * context_length
-    )  # beyond the last one: any, it is not counted
-    inputs, targets = read_windows(tokens, starts, context_length)
+    last = np.minimum(windows, n_windows - 1)  # beyond the last one: any, it is not counted
+    inputs, targets = read_windows(tokens, starts(last), context_length)
     counted = (windows < n_windows)[:, None]  # (B, 1)
     return inputs, np.where(counted, targets, IGNORED)
 

@@ -5,7 +5,6 @@ what training needs to go on, `settings.yaml` says how it was made, and `manifes
 size and SHA-256.
 """
 
-import json
 import os
 import shutil
 from collections.abc import Mapping
@@ -16,7 +15,7 @@ from typing import Any
 from torch import Tensor
 
 from gpt_pretrain.config import ModelConfig
-from gpt_pretrain.foreign import read_bytes, to_yaml
+from gpt_pretrain.foreign import json_text, read_bytes, to_yaml
 from gpt_pretrain.runs.folders import ASIDE, MANIFEST, STATE, fingerprint, read_state
 from gpt_pretrain.runs.record import SETTINGS
 from gpt_pretrain.tokenizer import Tokenizer
@@ -55,11 +54,11 @@ def write_checkpoint(
         write_safetensors(partial / "optimizer.safetensors", training.optimizer_tensors, {"format": "pt"})
         for name, content in files_beside(model_config, tokenizer).items():
             (partial / name).write_bytes(content)
-        (partial / STATE).write_text(json.dumps(training.progress, indent=2) + "\n", encoding="utf-8")
+        (partial / STATE).write_text(json_text(training.progress, indent=2) + "\n", encoding="utf-8")
         (partial / SETTINGS).write_text(to_yaml(settings), encoding="utf-8")
         manifest = {file.name: fingerprint(file) for file in sorted(partial.iterdir())}
         # Without a line's end after it: no byte of it may be lost unnoticed.
-        (partial / MANIFEST).write_text(json.dumps(manifest, indent=2), encoding="utf-8")
+        (partial / MANIFEST).write_text(json_text(manifest, indent=2), encoding="utf-8")
         # The disk holds each file, then the folder's list of them, before the name says that all is there.
         for file in partial.iterdir():
             _sync(file)

@@ -1,6 +1,5 @@
 """One process at a time in a run's folder."""
 
-import json
 import logging
 import os
 import socket
@@ -13,7 +12,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from gpt_pretrain.errors import ArtifactError, InputError
-from gpt_pretrain.foreign import check_folder, read_json
+from gpt_pretrain.foreign import check_folder, json_text, read_json
 
 log = logging.getLogger(__name__)
 
@@ -56,7 +55,7 @@ def _held(folder: Path, setting: str) -> Iterator[None]:
             ) from error
         _warn_of_another_machine(folder)
         owner = {"host": socket.gethostname(), "pid": os.getpid(), "started": f"{datetime.now():%F %T}"}
-        (folder / OWNER).write_text(json.dumps(owner) + "\n", encoding="utf-8")
+        (folder / OWNER).write_text(json_text(owner) + "\n", encoding="utf-8")
         yield
     except (InputError, ArtifactError):
         refused = True

@@ -1,12 +1,12 @@
 """What every tokenizer offers, and what they share."""
 
-import json
 import re
 from collections.abc import Iterator, Mapping
 from typing import Any, Protocol
 
 import numpy as np
 
+from gpt_pretrain.foreign import json_text
 from gpt_pretrain.tokenizer.segmentation import segments
 
 END_OF_TEXT = "<|endoftext|>"
@@ -104,7 +104,7 @@ def tokenizer_config(end_of_text: str) -> dict[str, str]:
 
 
 def to_json(content: object) -> bytes:
-    return json.dumps(content, indent=2, ensure_ascii=False).encode() + b"\n"
+    return json_text(content, indent=2, ensure_ascii=False).encode() + b"\n"
 
 
 def printable_bytes() -> list[str]:

@@ -43,7 +43,7 @@ class HuggingFaceTokenizer(InSegments):
             from tokenizers import Tokenizer
         except ImportError as error:
             raise InputError(
-                "tokenizer=huggingface needs the tokenizers library: pip install 'gpt_pretrain[data]'"
+                "tokenizer=huggingface needs the tokenizers library: pip install '.[data]'"
             ) from error
         try:
             self._tokenizer = Tokenizer.from_str(content.decode())

@@ -1,6 +1,5 @@
 """How Lightning's state becomes our checkpoint directory, and the other way round."""
 
-import copy
 import json
 import logging
 import re
@@ -16,6 +15,7 @@ from lightning.fabric.plugins import CheckpointIO
 from torch import Tensor
 
 from gpt_pretrain.config import ModelConfig
+from gpt_pretrain.errors import InputError
 from gpt_pretrain.foreign import parse_json
 from gpt_pretrain.runs.checkpoint import (
     TrainingState,
@@ -42,6 +42,7 @@ class DirectoryCheckpointIO(CheckpointIO):
     ) -> None:
         self.model_config, self.tokenizer, self.settings = model_config, tokenizer, settings
         self._beside = ThreadPoolExecutor(1, "checkpoint") if in_background else None
+        self.awaited: Path | None = None  # whose result will be asked for; any other save is written at once
         self._writing: Callable[[], None] = lambda: None  # writes it, or waits for it to be written
 
     def result(self) -> str | None:
@@ -54,6 +55,7 @@ class DirectoryCheckpointIO(CheckpointIO):
         return None
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
+        _check_sound(checkpoint)
         checkpoint = dict(checkpoint)
         parameters = {
             key.removeprefix("model."): value for key, value in checkpoint.pop("state_dict").items()
@@ -61,8 +63,8 @@ class DirectoryCheckpointIO(CheckpointIO):
         (optimizer,) = checkpoint.pop("optimizer_states")
         tensors, groups = _flatten(optimizer)
         # What is written is the state at this step: of all that training goes on to change, a copy.
-        callbacks = {name: to_plain(name, state) for name, state in checkpoint.get("callbacks", {}).items()}
-        progress = copy.deepcopy(checkpoint | {"param_groups": groups, "callbacks": callbacks})
+        callbacks = to_plain(checkpoint.pop("callbacks", {}))
+        progress = to_plain(checkpoint | {"param_groups": groups}) | {"callbacks": callbacks}
         if self._beside is not None:
             parameters = {name: value.detach().to("cpu", copy=True) for name, value in parameters.items()}
             tensors = {name: value.cpu() for name, value in tensors.items()}
@@ -75,17 +77,21 @@ class DirectoryCheckpointIO(CheckpointIO):
             settings=self.settings,
             training=TrainingState(optimizer_tensors=tensors, progress=progress),
         )
-        self._writing = write if self._beside is None else self._beside.submit(write).result
+        writing = write if self._beside is None else self._beside.submit(write).result
+        if Path(path) == self.awaited:
+            self._writing, self.awaited = writing, None
+        else:
+            writing()
 
     def load_checkpoint(
         self, path: Any, map_location: Any = None, weights_only: bool | None = None
     ) -> dict[str, Any]:
         folder = Path(path)
         training = read_training(folder)
-        checkpoint = dict(training.progress)
+        checkpoint = from_plain(training.progress)
         groups = checkpoint.pop("param_groups")
         callbacks = checkpoint.get("callbacks", {})
-        checkpoint["callbacks"] = {name: from_plain(state) for name, state in callbacks.items() if state}
+        checkpoint["callbacks"] = {name: state for name, state in callbacks.items() if state}
         parameters = read_parameters(folder, read_config(folder))
         checkpoint["state_dict"] = {f"model.{name}": tensor for name, tensor in parameters.items()}
         checkpoint["optimizer_states"] = [_unflatten(training.optimizer_tensors, groups)]
@@ -95,31 +101,64 @@ class DirectoryCheckpointIO(CheckpointIO):
         shutil.rmtree(path)
 
 
-TENSOR = "tensor"  # the key of a tensor's numbers, among plain values
+def _check_sound(checkpoint: Mapping[str, Any]) -> None:
+    """Raise InputError for what a callback of the user's asks to be saved, and no run could go on from."""
+    if "optimizer_states" not in checkpoint:
+        raise InputError(
+            "trainer.save_checkpoint(weights_only=True) leaves out what training needs to go on: save "
+            "without it; python -m gpt_pretrain.export makes weights of the checkpoint"
+        )
+    step, accumulate = checkpoint["global_step"], checkpoint["plan"]["accumulate"]
+    batches = checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"]["current"]
+    if batches["started"] > batches["processed"] or batches["processed"] % accumulate:
+        raise InputError(
+            f"trainer.save_checkpoint amid step {step + 1}, whose gradients would be lost: "
+            f"save after the last of its {accumulate} micro-steps"
+        )
 
 
-def to_plain(name: str, state: Any) -> Any:
-    """A callback's state as plain values. What is none is left out with a warning: a user's own callback then
-    begins anew where the run goes on.
+TENSOR, NUMBER = "tensor", "number"  # the keys of a tensor's numbers, and of one that JSON has no word for
+LARGEST = 4 << 20  # characters of a state: read_state has its bounds
+
+
+def to_plain(states: Mapping[str, Any]) -> dict[str, Any]:
+    """States as plain values, as JSON has them. What is none is left out with a warning: a callback of the
+    user's then begins anew where the run goes on.
     """
-    try:
-        return parse_json(json.dumps(state, default=_tensor_to_plain))
-    except TypeError as error:
-        log.warning("the state of %s is not saved: %s", name, error)
-        return None
+    plain = {}
+    for name, state in states.items():
+        try:
+            text = json.dumps(state, default=_Tensors().to_plain)
+            if len(text) > LARGEST:
+                raise ValueError(f"it has {len(text):,} characters")
+            plain[name] = parse_json(text, parse_constant=lambda word: {NUMBER: word})
+        except (TypeError, ValueError) as error:
+            log.warning("the state of %s is not saved: %s", name, error)
+    return plain
 
 
-def _tensor_to_plain(value: Any) -> dict[str, Any]:
-    if not isinstance(value, Tensor):
-        raise TypeError(f"a {type(value).__name__} is no plain value")
-    return {TENSOR: value.tolist(), "dtype": str(value.dtype).removeprefix("torch.")}
+class _Tensors:
+    """The tensors of one state, no more of them than it may have characters."""
+
+    def __init__(self) -> None:
+        self.n_numbers = 0
+
+    def to_plain(self, value: Any) -> dict[str, Any]:
+        if not isinstance(value, Tensor):
+            raise TypeError(f"a {type(value).__name__} is no plain value")
+        self.n_numbers += value.numel()
+        if self.n_numbers > LARGEST // 4:  # characters that a number takes at least
+            raise ValueError(f"its tensors have more than {LARGEST // 4:,} numbers")
+        return {TENSOR: value.tolist(), "dtype": str(value.dtype).removeprefix("torch.")}
 
 
 def from_plain(state: Any) -> Any:
     if isinstance(state, dict):
+        if set(state) == {NUMBER} and isinstance(state[NUMBER], str):
+            return float(state[NUMBER])
         if set(state) == {TENSOR, "dtype"}:
-            dtype = getattr(torch, str(state["dtype"]), None)
-            return torch.tensor(state[TENSOR], dtype=dtype if isinstance(dtype, torch.dtype) else None)
+            dtype, values = getattr(torch, str(state["dtype"]), None), from_plain(state[TENSOR])
+            return torch.tensor(values, dtype=dtype if isinstance(dtype, torch.dtype) else None)
         return {key: from_plain(value) for key, value in state.items()}
     return [from_plain(value) for value in state] if isinstance(state, list) else state
 

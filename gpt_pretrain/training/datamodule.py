@@ -1,9 +1,11 @@
 """The LightningDataModule: hands out whole batches of a corpus by number."""
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import lightning as L
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
@@ -12,7 +14,7 @@ from gpt_pretrain.config import DataConfig
 from gpt_pretrain.data.corpus import Corpus
 from gpt_pretrain.data.order import WindowOrder
 from gpt_pretrain.data.tokens import Tokens
-from gpt_pretrain.data.windows import Share, count_windows, evaluation_batch, read_windows
+from gpt_pretrain.data.windows import Share, batch_in_order, count_windows, read_windows
 from gpt_pretrain.training.draws import BookDraws, shuffled
 from gpt_pretrain.training.plan import Plan
 
@@ -43,21 +45,23 @@ class TrainBatches(Dataset[Batch]):
 
 
 class EvaluationBatches(Dataset[Batch]):
-    """Batch `k` of this rank, in the text's order; at most `limit` of them."""
+    """Batch `k` of this rank of the windows in order, which begin at `starts`; at most `limit` of them."""
 
     def __init__(
         self,
         tokens: Tokens,
+        starts: Callable[[np.ndarray], np.ndarray],
         config: DataConfig,
         plan: Plan,
         *,
+        n_windows: int,
         context_length: int,
         rank: int,
         limit: int | None,
     ) -> None:
-        self.tokens, self.context_length = tokens, context_length
+        self.tokens, self.starts = tokens, starts
+        self.n_windows, self.context_length = n_windows, context_length
         self.share = Share(rank=rank, world_size=plan.world_size, batch_size=config.batch_size)
-        n_windows = count_windows(len(tokens), context_length, context_length)
         n_batches = -(-n_windows // (config.batch_size * plan.world_size))
         self.n_batches = min(n_batches, limit or n_batches)
 
@@ -65,7 +69,8 @@ class EvaluationBatches(Dataset[Batch]):
         return self.n_batches
 
     def __getitem__(self, k: int) -> Batch:
-        return _to_batch(*evaluation_batch(self.tokens, k, self.share, context_length=self.context_length))
+        sizes = {"n_windows": self.n_windows, "context_length": self.context_length}
+        return _to_batch(*batch_in_order(self.tokens, k, self.share, self.starts, **sizes))
 
 
 class BookBatches(Dataset[Batch]):
@@ -162,12 +167,15 @@ class GPTDataModule(L.LightningDataModule):
         )
 
     def val_dataloader(self) -> list[DataLoader[Batch]]:
-        """The validation split; with `eval_train` the training split as a second one, in the text's order or,
-        with the book's order, the first batches of a new shuffle.
+        """The validation split; with `eval_train` the windows that an epoch trains on as a second one, in
+        order or, with the book's, the first batches of a new shuffle.
         """
-        splits: list[Dataset[Batch]] = [self._in_order(self.corpus.val)]
+        n_windows = count_windows(len(self.corpus.val), self.context_length, self.context_length)
+        end_to_end = partial(np.multiply, self.context_length)
+        splits: list[Dataset[Batch]] = [self._in_order(self.corpus.val, end_to_end, n_windows)]
         if self.eval_train and self.book is None:
-            splits.append(self._in_order(self.corpus.train))
+            trained = self._train_batches().order.first_epoch
+            splits.append(self._in_order(self.corpus.train, trained, self.plan.n_windows))
         elif self.eval_train:
             n_batches = self.plan.n_windows // self.config.batch_size
             n = min(n_batches, self.eval_batches or n_batches)
@@ -188,11 +196,15 @@ class GPTDataModule(L.LightningDataModule):
     def _rank(self) -> int:
         return 0 if self.trainer is None else self.trainer.global_rank
 
-    def _in_order(self, tokens: Tokens) -> EvaluationBatches:
+    def _in_order(
+        self, tokens: Tokens, starts: Callable[[np.ndarray], np.ndarray], n_windows: int
+    ) -> EvaluationBatches:
         return EvaluationBatches(
             tokens,
+            starts,
             self.config,
             self.plan,
+            n_windows=n_windows,
             context_length=self.context_length,
             rank=self._rank,
             limit=self.eval_batches,

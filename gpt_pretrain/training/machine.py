@@ -2,7 +2,6 @@
 
 import re
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
 from gpt_pretrain.config import TrainConfig, TrainerConfig
 from gpt_pretrain.config.fields import check_processes
@@ -10,9 +9,6 @@ from gpt_pretrain.errors import InputError
 from gpt_pretrain.launch.launchers import SRUN
 from gpt_pretrain.launch.process import is_launched, process
 from gpt_pretrain.training.estimate import DEVICES
-
-if TYPE_CHECKING:
-    pass
 
 
 @dataclass(kw_only=True, slots=True, frozen=True)
@@ -32,18 +28,20 @@ class Machine:
 def planned_machine(config: TrainConfig) -> Machine:
     """What plan=true plans for: the devices it names, else what is here. Raises InputError."""
     if config.plan_device is None:
-        here = find_machine(config.trainer)
-        return replace(here, devices=config.plan_devices, num_nodes=1) if config.plan_devices else here
+        here, n = find_machine(config.trainer), config.plan_devices
+        if n is None:
+            return here
+        return replace(here, devices=n, num_nodes=1, strategy=strategy_for(config.trainer, n, here.precision))
     if config.plan_device not in DEVICES:
         raise InputError(f"plan.device={config.plan_device}: no such device (there are {', '.join(DEVICES)})")
     devices = config.plan_devices or (config.trainer.devices or 1) * (config.trainer.num_nodes or 1)
-    several = "fsdp" if config.trainer.strategy == "fsdp" else "ddp"
+    precision = "bf16-mixed" if config.trainer.precision == "auto" else config.trainer.precision
     return Machine(
         accelerator="gpu",
         devices=devices,
         num_nodes=1,
-        precision="bf16-mixed" if config.trainer.precision == "auto" else config.trainer.precision,
-        strategy=several if devices > 1 else "one",
+        precision=precision,
+        strategy=strategy_for(config.trainer, devices, precision),
     )
 
 
@@ -70,19 +68,26 @@ def find_machine(trainer: TrainerConfig) -> Machine:
     if accelerator == "mps" and devices * process().num_nodes > 1:
         raise InputError("trainer=mps is one device: set trainer.devices=1, or trainer=cpu for several")
     unused = trainer.accelerator == "auto" and accelerator == "cpu" and apple_gpu() is not None
-    found = Machine(
+    precision, num_nodes = precision_for(trainer.precision, accelerator), process().num_nodes
+    return Machine(
         accelerator=accelerator,
         devices=devices,
-        num_nodes=process().num_nodes,
-        precision=precision_for(trainer.precision, accelerator),
-        strategy="fsdp" if trainer.strategy == "fsdp" else "ddp",
+        num_nodes=num_nodes,
+        precision=precision,
+        strategy=strategy_for(trainer, devices * num_nodes, precision),
         hint="this machine has Apple's GPU too: trainer=mps trains on it" if unused else None,
     )
-    if found.strategy == "fsdp" and found.precision == "16-mixed":
+
+
+def strategy_for(trainer: TrainerConfig, world_size: int, precision: str) -> str:
+    """Copies unless shards are asked for: whether auto's copies fit, memory.py finds. Raises InputError."""
+    if trainer.strategy == "fsdp" and precision == "16-mixed":
         raise InputError(
             "trainer.strategy=fsdp scales no float16 losses: set trainer.precision=bf16-mixed or 32-true"
         )
-    return found if found.world_size > 1 else replace(found, strategy="one")
+    if world_size == 1:
+        return "one"
+    return "fsdp" if trainer.strategy == "fsdp" else "ddp"
 
 
 def _accelerator(wanted: str, n_gpus: int) -> str:

@@ -2,6 +2,8 @@
 
 import csv
 import io
+import os
+from bisect import bisect_left
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,8 +16,8 @@ from gpt_pretrain.terminal.watching import watching
 
 
 class MetricsCSV(Logger):
-    """Appends a row a step. A resumed run keeps those before the step that is due, which Lightning's would
-    delete.
+    """Has one row a step, whoever logs. A resumed run keeps those before the step that is due, which
+    Lightning's would delete.
     """
 
     def __init__(self, file: Path, due: int = 0) -> None:
@@ -39,14 +41,22 @@ class MetricsCSV(Logger):
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
-        row = {"step": float(step or 0), **metrics}
-        self.rows.append(row)
+        row = {"step": float(step or 0)} | {key: float(value) for key, value in metrics.items()}
+        at = bisect_left(self.rows, row["step"], key=lambda other: other["step"])
+        old = self.rows[at] if at < len(self.rows) and self.rows[at]["step"] == row["step"] else {}
+        is_newest = at + bool(old) == len(self.rows)
+        # Lightning's own count is a step behind, with an epoch that is none of ours: what is there stays.
+        row = old | row if is_newest else row | old
+        self.rows[at : at + bool(old)] = [row]
         new = [key for key in row if key not in self.columns]
         self.columns += new
-        whole, self._whole = self._whole and not new and self.file.exists(), False
-        if whole:
-            with self.file.open("a", newline="", encoding="utf-8") as stream:
-                stream.write(self._lines([row], header=False))
+        whole, self._whole = self._whole and is_newest and not new and self.file.exists(), False
+        if whole:  # in its own place, for all rows anew would take the longer the more there are
+            was, line = (self._lines([part] if part else [], header=False).encode() for part in (old, row))
+            with self.file.open("r+b") as stream:
+                stream.seek(-len(was), os.SEEK_END)
+                stream.write(line)
+                stream.truncate()
         else:  # beside it first: a full disk or a kill takes no row that was written
             replace(self.file, self._lines(self.rows, header=True).encode())
         self._whole = True

@@ -15,7 +15,7 @@ from torch.optim import Optimizer
 from gpt_pretrain.config import OptimizerConfig, ScheduleConfig
 from gpt_pretrain.errors import DivergedError
 from gpt_pretrain.launch.signals import received
-from gpt_pretrain.loss import bits_per_byte, perplexity, summed_token_loss
+from gpt_pretrain.loss import IGNORED, bits_per_byte, perplexity, summed_token_loss
 from gpt_pretrain.model import GPTModel
 from gpt_pretrain.training.datamodule import Batch, GPTDataModule
 from gpt_pretrain.training.divergence import Divergence
@@ -42,7 +42,7 @@ class GPTModule(L.LightningModule):
         plan: Plan,
         draws: Draws,
         grad_clip: float | None,
-        val_bytes_per_token: float,
+        byte_lengths: Tensor,
         grad_clip_from: int = 0,
         divergence: Divergence | None = None,
     ) -> None:
@@ -51,16 +51,16 @@ class GPTModule(L.LightningModule):
         self.optimizer_config, self.schedule_config = optimizer, schedule
         self.plan, self.draws = plan, draws
         self.grad_clip, self.grad_clip_from = grad_clip, grad_clip_from
-        self.val_bytes_per_token = val_bytes_per_token
+        self.byte_lengths = byte_lengths  # of UTF-8 that each id stands for: (vocab_size,)
         self.measured_elsewhere = False  # Metrics says so; under a trainer of the user's own nobody does
         self.divergence = divergence or Divergence("stop", 1, None)
         self.signal_number = 0  # that the ranks have agreed on in the step just taken
         self.evaluation_cut = False  # by a signal: its losses are of a part of the text
         self.step_losses: deque[Tensor] = deque(maxlen=plan.accumulate)  # of this step's micro-steps
         self.train_losses: list[Tensor] = []  # of the micro-steps since the last report, left on their device
-        self.grad_norm: Tensor | None = None
+        self.grad_norm: Tensor | None = None  # of the step just taken; None where it was skipped
         self.gradients_ready: Callable[[GPTModule], None] | None = None  # asked before they are clipped
-        self.evaluated: list[Tensor] = []  # of each evaluated split: summed loss and token count
+        self.evaluated: list[Tensor] = []  # of each evaluated split: summed loss, tokens and bytes
         self.validated: dict[str, float] = {}  # by the newest evaluation
 
     def forward(self, token_ids: Tensor) -> Tensor:
@@ -89,25 +89,31 @@ class GPTModule(L.LightningModule):
 
     def on_validation_epoch_start(self) -> None:
         self.evaluated = []
+        self.byte_lengths = self.byte_lengths.to(self.device)
 
     def validation_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
-        total, n_tokens = summed_token_loss(self.model(batch["inputs"]), batch["targets"])
+        targets = batch["targets"]
+        total, n_tokens = summed_token_loss(self.model(batch["inputs"]), targets)
+        n_bytes = (self.byte_lengths[targets.clamp(min=0)] * (targets != IGNORED)).sum()
         while len(self.evaluated) <= dataloader_idx:
-            self.evaluated.append(exact(torch.zeros(2, device=self.device)))
-        # of one batch, whose tokens float32 counts
-        self.evaluated[dataloader_idx] += exact(torch.stack([total, n_tokens.to(total.dtype)]))
+            self.evaluated.append(exact(torch.zeros(3, device=self.device)))
+        # of one batch, whose tokens and bytes float32 counts
+        counts = [n_tokens.to(total.dtype), n_bytes.to(total.dtype)]
+        self.evaluated[dataloader_idx] += exact(torch.stack([total, *counts]))
 
     def on_validation_epoch_end(self) -> None:
         if self.evaluation_cut:
             return
-        losses = [self._mean_over_ranks(sums) for sums in self.evaluated]
+        summed = [self._over_ranks(sums) for sums in self.evaluated]
+        losses = [float(total / n_tokens) for total, n_tokens, _ in summed]
         for loss in losses:
             if not math.isfinite(loss):
                 raise self.diverged(f"the loss in evaluation is {loss}")
+        _, n_tokens, n_bytes = summed[0]
         self.validated = {
             "val/loss": losses[0],
             "val/perplexity": perplexity(losses[0]),
-            "val/bits_per_byte": bits_per_byte(losses[0], self.val_bytes_per_token),
+            "val/bits_per_byte": bits_per_byte(losses[0], float(n_bytes / n_tokens)),
         }
         if len(losses) > 1:
             self.validated["train/eval_loss"] = losses[1]
@@ -118,13 +124,14 @@ class GPTModule(L.LightningModule):
         """Mean training loss since the last report, gradient norm, learning rate. Every rank must call it."""
         losses = torch.stack(self.train_losses) if self.train_losses else torch.zeros(0, device=self.device)
         losses = exact(losses)
-        loss = self._mean_over_ranks(torch.stack([losses.sum(), torch.ones_like(losses).sum()]))
+        total, count = self._over_ranks(torch.stack([losses.sum(), torch.ones_like(losses).sum()]))
+        loss = float(total / count)
         self.train_losses.clear()
-        # Without a loss where every step since the last report was skipped.
+        # Without a loss where every step since the last report was skipped, and the newest one's has no norm.
         trained = {} if math.isnan(loss) else {"train/loss": loss, "train/perplexity": perplexity(loss)}
-        assert self.grad_norm is not None
+        norm = {} if self.grad_norm is None else {"grad_norm": float(self.grad_norm)}
         rates = {f"lr/{group}": rate for group, rate in rates_by_group(self.trainer.optimizers[0]).items()}
-        return trained | {"lr": self.current_lr(), "grad_norm": float(self.grad_norm), **rates}
+        return trained | {"lr": self.current_lr(), **norm, **rates}
 
     def is_finite(self) -> bool:
         """Whether all weights are numbers. Every rank must ask where they are sharded: each sees its part."""
@@ -204,15 +211,14 @@ class GPTModule(L.LightningModule):
         self.signal_number = signal_number
         broken, value = found.tolist()  # the one place in a step that waits for a GPU
         finding = self.divergence.finding(not broken, None if trusted else value)
+        self.grad_norm = norm if finding is None else None
         if finding is None:
-            self.grad_norm = norm
             return
         step = self.trainer.global_step + 1
         samples = f"the batch at {self._samples(step)}"
         self.divergence.answer(step, finding, self.diverged(finding, step, samples), samples)
         optimizer.zero_grad(set_to_none=True)  # no gradient moves nothing, and is no step of a moment
         del self.train_losses[-self.plan.accumulate :]
-        self.grad_norm = norm.new_zeros(()) if self.grad_norm is None else self.grad_norm
 
     def _samples(self, step: int) -> str:
         """Which windows this rank's part of a step's batch is."""
@@ -241,11 +247,10 @@ class GPTModule(L.LightningModule):
             lists = [[loss for losses in lists for loss in losses]] + [[]] * self.trainer.world_size
         return list(lists[self.global_rank])
 
-    def _mean_over_ranks(self, sums: Tensor) -> float:
-        """Total over count, each summed over all ranks."""
+    def _over_ranks(self, sums: Tensor) -> Tensor:
         if self.trainer.world_size > 1:
             sums = torch.as_tensor(self.trainer.strategy.reduce(sums, reduce_op="sum"))
-        return float(sums[0] / sums[1])
+        return sums
 
 
 def exact(values: Tensor) -> Tensor:

@@ -1,6 +1,5 @@
 """What is recorded of a run before its first step."""
 
-import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
@@ -8,6 +7,7 @@ import yaml
 from lightning.pytorch.loggers import Logger
 
 from gpt_pretrain.config import TrainConfig, to_plain
+from gpt_pretrain.foreign import json_text
 from gpt_pretrain.terminal.watching import watching
 from gpt_pretrain.training.columns import Words, columns, flat
 from gpt_pretrain.training.loggers import CSV, TensorBoard
@@ -22,7 +22,7 @@ def open_records(
     here: dict[str, object] = {}
     with watching(ENVIRONMENT):
         here = provenance(config, machine, words)
-        (run / ENVIRONMENT).write_text(json.dumps(here, indent=2) + "\n", encoding="utf-8")
+        (run / ENVIRONMENT).write_text(json_text(here, indent=2) + "\n", encoding="utf-8")
     texts = {
         "2 settings": _shown(to_plain(config)),
         "3 environment": _shown(here),

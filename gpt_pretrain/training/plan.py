@@ -1,7 +1,9 @@
 """What a run will do: the numbers that follow from the settings and the data, before anything slow."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from gpt_pretrain.config import ModelConfig, TrainConfig
 from gpt_pretrain.errors import InputError
@@ -36,14 +38,20 @@ class Plan:
     steps: int
     steps_per_epoch: float
     budget: Budget  # that set `steps`
+    others: tuple[Budget, ...] = ()  # that would end a run of twice the steps before
     eval_every: int
-    sample_every: int
+    sample_every: int | None  # None: at every evaluation
     checkpoint_every: int | None
     eval_first: int | None = None  # None: eval_every
+    eval_batches: int | None = None  # of a device; None: all
 
     @property
     def tokens_per_step(self) -> int:
         return self.batch_tokens * self.accumulate
+
+    def measures_as(self, state: Mapping[str, Any]) -> bool:
+        """Whether losses of the part of the run that left `state` are of the same text as those to come."""
+        return bool(state.get("eval_batches", self.eval_batches) == self.eval_batches)
 
     def next_evaluation(self, step: int) -> int:
         """The first step of the evaluations' beat that is not before `step`."""
@@ -62,7 +70,7 @@ def make_plan(config: TrainConfig, model: ModelConfig, *, n_windows: int, world_
     steps_per_epoch = n_windows / (world_size * data.batch_size * accumulate)
     if data.order == "book":
         steps_per_epoch = _whole_batches(steps_per_epoch, n_windows, data.batch_size)
-    steps, budget = _steps(config, batch_tokens * accumulate, steps_per_epoch)
+    steps, budget, others = _steps(config, batch_tokens * accumulate, steps_per_epoch)
     warmup = warmup_steps(config.schedule, steps)
     if warmup >= steps and warmup > 0:
         raise InputError(
@@ -79,10 +87,12 @@ def make_plan(config: TrainConfig, model: ModelConfig, *, n_windows: int, world_
         steps=steps,
         steps_per_epoch=steps_per_epoch,
         budget=budget,
+        others=others,
         eval_every=eval_every,
-        sample_every=trainer.sample_every or eval_every,
+        sample_every=trainer.sample_every,
         checkpoint_every=trainer.checkpoint_every,
         eval_first=trainer.eval_first,
+        eval_batches=trainer.eval_batches,
     )
 
 
@@ -108,8 +118,10 @@ def _accumulate(global_batch_tokens: int | None, batch_tokens: int) -> int:
     return global_batch_tokens // batch_tokens
 
 
-def _steps(config: TrainConfig, tokens_per_step: int, steps_per_epoch: float) -> tuple[int, Budget]:
-    """The smallest budget in whole optimizer steps, and which it is."""
+def _steps(
+    config: TrainConfig, tokens_per_step: int, steps_per_epoch: float
+) -> tuple[int, Budget, tuple[Budget, ...]]:
+    """The smallest budget in whole optimizer steps, which it is, and which others are below twice that."""
     trainer = config.trainer
     budgets = []
     if trainer.max_steps is not None:
@@ -121,8 +133,9 @@ def _steps(config: TrainConfig, tokens_per_step: int, steps_per_epoch: float) ->
     if trainer.max_epochs is not None or not budgets:
         epochs = trainer.max_epochs or config.data.epochs
         steps = int(min(epochs * steps_per_epoch, MOST_TOKENS) + 1e-6)
-        budgets.append((steps, Budget("trainer.max_epochs", epochs)))
-    steps, budget = min(budgets, key=lambda entry: entry[0])
+        setting = "trainer.max_epochs" if trainer.max_epochs else "data.epochs"
+        budgets.append((steps, Budget(setting, epochs)))
+    (steps, budget), *others = sorted(budgets, key=lambda entry: entry[0])
     if steps < 1:
         raise InputError(
             f"{budget} is less than one optimizer step of {tokens_per_step} tokens "
@@ -130,4 +143,4 @@ def _steps(config: TrainConfig, tokens_per_step: int, steps_per_epoch: float) ->
         )
     if steps * tokens_per_step > MOST_TOKENS:
         raise InputError(f"{budget} is more than {MOST_TOKENS:.0e} tokens: set a smaller budget")
-    return steps, budget
+    return steps, budget, tuple(other for steps_of, other in others if steps_of < 2 * steps)

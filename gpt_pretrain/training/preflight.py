@@ -133,7 +133,7 @@ def _resume_from(config: TrainConfig, run: Path) -> Path | None:
     if config.resume is None and has_saved(run) and not restarted():
         raise InputError(
             f"{run} holds a run already: {typed('resume', str(run))} goes on with it, "
-            "or give another hydra.run.dir"
+            "or give another folder (hydra.run.dir)"
         )
     resumed = run if config.resume is None else Path(config.resume)
     if resumed.parent.name == "checkpoints":
@@ -158,7 +158,11 @@ def _changes(config: TrainConfig, checkpoint: Path) -> list[str]:
         deciding["the weights of data.sources"] = (shares[0], shares[1])
     now, then = ({key: pair[side] for key, pair in deciding.items()} for side in (0, 1))
     _check_unchanged(checkpoint, now, then)
-    return [f"{key} was {_shown(then)}, is {_shown(now)}" for key, (now, then) in changed.items()]
+    said = {"trainer.eval_batches": ": of another part of the text, so that the best so far counts no more"}
+    return [
+        f"{key} was {_shown(then)}, is {_shown(now)}{said.get(key, '')}"
+        for key, (now, then) in changed.items()
+    ]
 
 
 def _shown(value: Any) -> str:

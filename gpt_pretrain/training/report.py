@@ -1,7 +1,7 @@
 """What a run says of itself: its plan before, its summary, plot and next commands after."""
 
-import json
 import logging
+import math
 import os
 import shlex
 import signal
@@ -17,7 +17,7 @@ from rich import get_console
 from gpt_pretrain.config import TrainConfig, to_plain
 from gpt_pretrain.config.words import typed
 from gpt_pretrain.errors import ArtifactError
-from gpt_pretrain.foreign import read_bytes, read_json
+from gpt_pretrain.foreign import json_text, read_bytes, read_json
 from gpt_pretrain.loss import perplexity
 from gpt_pretrain.model import GPTModel
 from gpt_pretrain.runs.folders import find_checkpoints
@@ -119,14 +119,14 @@ def summarize(
     exit_reason: str,
     best_checkpoint: Path | None,
 ) -> Summary:
-    """One flat object; what was never measured is null.
+    """One flat object; what was never measured, or is beyond all numbers, is null.
 
     `train_loss` is the one without dropout where the training split was evaluated. Seconds and tokens/s are
     the whole run's and, as `session_...`, those since it was resumed last.
     """
     newest, total, session = metrics.newest, metrics.total(), metrics.session()
     val_loss = newest.get("val/loss")
-    return {
+    summary = {
         "steps": steps,
         "tokens_seen": steps * plan.tokens_per_step,
         "train_loss": newest.get("train/eval_loss", newest.get("train/loss")),
@@ -141,6 +141,8 @@ def summarize(
         "best_checkpoint": None if best_checkpoint is None else str(best_checkpoint),
         "exit_reason": exit_reason,
     }
+    beyond = {key for key, value in summary.items() if isinstance(value, float) and not math.isfinite(value)}
+    return summary | dict.fromkeys(beyond)
 
 
 def conclude(
@@ -159,7 +161,7 @@ def conclude(
     """
     # What ended the run is what its user must hear of, not that the disk had no room for this either.
     with nullcontext() if summary["exit_reason"] == "finished" else watching("summary.json"):
-        (run / "summary.json").write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
+        (run / "summary.json").write_text(json_text(summary, indent=2) + "\n", encoding="utf-8")
     rows: list[dict[str, float]] = []
     with watching("metrics.csv"):
         rows = read_rows(run / "metrics.csv")
@@ -228,7 +230,7 @@ def _say(
         first = summary["val_loss"] if first_val_loss is None else first_val_loss
         log.info(
             "validation loss %.3f -> %.3f (best %.3f), perplexity %.1f",
-            *(first, summary["val_loss"], summary["best_val_loss"], summary["val_perplexity"]),
+            *(first, summary["val_loss"], summary["best_val_loss"], perplexity(summary["val_loss"])),
         )
     curves = {
         name: [(row["step"], row[key]) for row in rows if key in row]
@@ -267,9 +269,12 @@ def _to_go_on(config: TrainConfig, plan: Plan, summary: Summary) -> list[str]:
     """What to change when the run is resumed."""
     match summary["exit_reason"]:
         case "finished":
-            return [str(plan.budget.doubled())]
+            return [str(budget.doubled()) for budget in (plan.budget, *plan.others)]
         case "diverged":
-            return [f"optimizer.lr={config.optimizer.lr / 10:g}"]
+            lr = config.optimizer.lr / 10
+            rates = {key: getattr(config.schedule, key) for key in ("initial_lr", "min_lr")}
+            above = [f"schedule.{key}={rate / 10:g}" for key, rate in rates.items() if (rate or 0) > lr]
+            return [f"optimizer.lr={lr:g}", *above]
     return []
 
 

@@ -19,13 +19,14 @@ from gpt_pretrain.launch.signals import deferred
 from gpt_pretrain.model import GPTModel
 from gpt_pretrain.runs.folders import newest_valid
 from gpt_pretrain.terminal.watching import watching, watching_threads
+from gpt_pretrain.tokenizer import byte_lengths
 from gpt_pretrain.training.callbacks.checkpoints import Checkpoints
-from gpt_pretrain.training.callbacks.metrics import Metrics
+from gpt_pretrain.training.callbacks.metrics import Clock, Metrics
 from gpt_pretrain.training.callbacks.parts import Parts
 from gpt_pretrain.training.callbacks.profile import Profile
 from gpt_pretrain.training.callbacks.progress_bar import ProgressBar
 from gpt_pretrain.training.callbacks.samples import Samples
-from gpt_pretrain.training.callbacks.stop import Stop
+from gpt_pretrain.training.callbacks.stop import StepsEnd, Stop
 from gpt_pretrain.training.callbacks.unfinished import Unfinished
 from gpt_pretrain.training.callbacks.verdict import Hear, Verdict
 from gpt_pretrain.training.checkpoint_io import DirectoryCheckpointIO
@@ -71,13 +72,14 @@ def train(
     if (ended := _already_ended(prepared, run)) is not None:
         return ended
     divergence = build_divergence(config.trainer)
+    clock = Clock()
     company = Company(config.trainer, prepared.plan.world_size, run, prepared.resume_from, meeting)
     with deferred():
         while True:
             try:
-                return _fit(config, prepared, run, words, divergence, hear, company, callbacks)
+                return _fit(config, prepared, run, words, divergence, clock, hear, company, callbacks)
             except RolledBackError as found:
-                prepared = _rolled_back(prepared, run, divergence, found)
+                prepared, clock.went_back = _rolled_back(prepared, run, divergence, found), True
 
 
 def _fit(
@@ -86,6 +88,7 @@ def _fit(
     run: Path,
     words: Words,
     divergence: Divergence,
+    clock: Clock,
     hear: Hear | None,
     company: Company,
     own: Sequence[L.Callback],
@@ -93,20 +96,22 @@ def _fit(
     plan, machine, settings = prepared.plan, prepared.machine, config.trainer
     module = build_module(config, prepared, divergence)
     data = build_data(config, prepared, module.draws, lambda: divergence.n_passed_over)
-    stop = Stop(plan)
     parts = Parts(plan)
-    metrics = Metrics(plan, stop, settings.log_every, parts, Layers() if config.logger.layers else None)
+    stop = Stop(plan, parts.step_ended)
+    layers = Layers() if config.logger.layers else None
+    metrics = Metrics(plan, stop, settings.log_every, parts, layers, clock)
     samples = Samples(run, plan, stop, prepared.tokenizer, prepared.sample_prompt, prepared.sample_decoding)
     bar = ProgressBar(plan, stop, metrics)
     verdict: list[L.Callback] = [] if hear is None else [Verdict(stop, hear)]
     checkpoints = Checkpoints(run, plan, stop, settings, bar.during)
     # in this order: see their docstrings
-    callbacks: list[L.Callback] = [stop, metrics, samples, bar, *verdict, *own, company, checkpoints, parts]
-    callbacks += [Unfinished(stop, metrics, samples)]
+    callbacks: list[L.Callback] = [stop, *own, StepsEnd(plan), metrics, samples, bar, *verdict]
+    callbacks += [company, checkpoints, parts, Unfinished(stop, metrics, samples)]
     callbacks += [Profile(run, plan)] if settings.profile else []
     trainer = _build_trainer(config, prepared, run, callbacks, company)
-    with watching("the run's plan"):
-        explain(config, prepared, run, module.model)
+    if not clock.went_back:  # then it has been said
+        with watching("the run's plan"):
+            explain(config, prepared, run, module.model)
     if not rank():
         open_records(config, machine, run, words, trainer.loggers)
     if prepared.draws:
@@ -129,7 +134,7 @@ def _build_trainer(
         num_nodes=machine.num_nodes,
         strategy=build_strategy(machine.strategy, company, plan.world_size),
         precision=machine.precision,  # type: ignore[arg-type]
-        max_steps=plan.steps + (at_its_end and prepared.unfinished),
+        max_steps=max(plan.steps, prepared.first_step) + (at_its_end and prepared.unfinished),
         max_epochs=-1,  # the loader is as long as the run: Lightning sees a single epoch
         accumulate_grad_batches=plan.accumulate,
         val_check_interval=plan.eval_every * plan.accumulate,  # Lightning counts micro-steps here
@@ -218,7 +223,7 @@ def build_module(config: TrainConfig, prepared: Prepared, divergence: Divergence
         draws=draws,
         grad_clip=config.trainer.grad_clip,
         grad_clip_from=config.trainer.grad_clip_from,
-        val_bytes_per_token=prepared.corpus.val_bytes_per_token,
+        byte_lengths=torch.from_numpy(byte_lengths(prepared.tokenizer)),
         divergence=divergence or build_divergence(config.trainer),
     )
 

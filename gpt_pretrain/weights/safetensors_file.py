@@ -5,7 +5,6 @@ what is no tensor of a model. So the header is parsed here (format: huggingface.
 rest is mapped.
 """
 
-import json
 import math
 import os
 from collections.abc import Mapping
@@ -16,7 +15,7 @@ import torch
 from torch import Tensor
 
 from gpt_pretrain.errors import ArtifactError
-from gpt_pretrain.foreign import open_plain, parse_json
+from gpt_pretrain.foreign import json_text, open_plain, parse_json
 from gpt_pretrain.weights.stored import Stored, map_file, release, view
 
 MAX_HEADER = 2 << 20  # bytes: GPT-2 XL needs 60 thousand; parsed, they may take thirty times as many
@@ -135,7 +134,7 @@ def write_safetensors(file: Path, tensors: Mapping[str, Tensor], metadata: Mappi
             "data_offsets": place,
         }
         end = place[1]
-    text = json.dumps(header, separators=(",", ":")).encode()
+    text = json_text(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)  # so that every float32 lies aligned
     with file.open("wb") as stream:
         stream.write(len(text).to_bytes(8, "little") + text)

@@ -1,7 +1,6 @@
 """A model's weights in other programs' formats: a folder each, written whole or not at all."""
 
 import dataclasses
-import json
 import os
 import shutil
 from collections.abc import Iterator, Mapping
@@ -14,6 +13,7 @@ from torch import Tensor
 
 from gpt_pretrain.config import ModelConfig
 from gpt_pretrain.errors import InputError
+from gpt_pretrain.foreign import json_text
 from gpt_pretrain.tokenizer import Tokenizer, tokenizer_files
 from gpt_pretrain.weights.bundle import write_bundle
 from gpt_pretrain.weights.dialects import BOOK, HUGGINGFACE, OPENAI, Dialect, as_theirs
@@ -49,7 +49,7 @@ def write_weights(
             return
         metadata = {"format": "pt"}
         if format == "book":
-            metadata["gpt_pretrain"] = json.dumps(dataclasses.asdict(config))
+            metadata["gpt_pretrain"] = json_text(dataclasses.asdict(config))
             _write_files(folder, tokenizer_files(tokenizer))
         else:
             _write_files(folder, files_beside(config, tokenizer) | {"README.md": card.encode()})
@@ -148,4 +148,4 @@ def _write_files(folder: Path, files: Mapping[str, bytes]) -> None:
 
 
 def _write_json(file: Path, content: Any) -> None:
-    file.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    file.write_text(json_text(content, indent=2) + "\n", encoding="utf-8")

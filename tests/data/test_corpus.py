@@ -37,7 +37,6 @@ def test_the_book_s_numbers(story, load):
     assert count_windows(len(corpus.val), 256, 256) == 2
     text = story.read_text()
     assert build_tokenizer("gpt2").decode_bytes(corpus.train[:].tolist()).decode() == text[:18431]
-    assert corpus.val_bytes_per_token == len(text[18431:].encode()) / 534
     assert len(load(story, tokenizer="gpt2", split="tokens").train) == int(0.9 * 5145)
 
 
@@ -89,7 +88,6 @@ def test_a_separate_validation_source_leaves_the_other_whole(tmp_path, load, tex
     (tmp_path / "val.txt").write_text("val é")
     corpus = load(tmp_path / "train.txt", val_path=str(tmp_path / "val.txt"))
     assert (text_of(corpus.train), text_of(corpus.val)) == ("train text", "val é")
-    assert corpus.val_bytes_per_token == 1
     assert corpus.n_characters == 15
 
 
@@ -137,17 +135,6 @@ def test_end_of_text_inside_a_text_stays_text_unless_asked(tmp_path, load, speci
     (tmp_path / "a.txt").write_text("a<|endoftext|>b" * 10)
     corpus = load(tmp_path / "a.txt", special_tokens=special, split="tokens")
     assert ((corpus.train + corpus.val)[:] == 256).sum() == (10 if special else 0)
-
-
-@pytest.mark.parametrize("split", ["characters", "tokens", "documents"])
-def test_bytes_a_token_count_utf8_and_not_the_end_of_text(tmp_path, load, split):
-    (tmp_path / "a.jsonl").write_text("\n".join(json.dumps({"text": f"é{n}" * 30}) for n in range(100)))
-    corpus = load(tmp_path / "a.jsonl", split=split, tokenizer="gpt2", val_fraction=0.3)
-    tokenizer = build_tokenizer("gpt2")
-    ids = [i for i in corpus.val[:].tolist() if i != tokenizer.end_of_text_id]
-    n_bytes = len(tokenizer.decode_bytes(ids))
-    # A cut by tokens may fall inside a character: its bytes are counted all the same.
-    assert corpus.val_bytes_per_token == pytest.approx(n_bytes / len(corpus.val))
 
 
 def test_the_alphabet_of_characters_is_that_of_all_the_data(tmp_path, cache):

@@ -174,7 +174,7 @@ def test_a_parquet_file_without_the_field_says_what_it_holds(tmp_path):
 def test_a_missing_extra_says_how_to_install_it(tmp_path, monkeypatch, name, module):
     monkeypatch.setitem(__import__("sys").modules, module, None)
     (tmp_path / name).write_bytes(b"")
-    with pytest.raises(InputError, match=r"pip install 'gpt_pretrain\[data\]'"):
+    with pytest.raises(InputError, match=r"pip install '\.\[data\]'"):
         read(tmp_path / name)
 
 

@@ -47,7 +47,6 @@ def test_nanogpt_s_train_and_val_files_are_the_splits(tmp_path, load):
     train, val = nanogpt(tmp_path / "train.bin"), nanogpt(tmp_path / "val.bin", IDS[:100])
     corpus = load_tokens(load, train, val_path=str(val))
     assert (len(corpus.train), len(corpus.val)) == (1000, 100)
-    assert corpus.val_bytes_per_token == 1  # of byte tokens
 
 
 def test_shards_by_a_glob_come_in_the_order_of_their_names(tmp_path, load):
@@ -55,12 +54,6 @@ def test_shards_by_a_glob_come_in_the_order_of_their_names(tmp_path, load):
         llm_c(tmp_path / f"fineweb_train_{number:06d}.bin", IDS[number * 100 : number * 100 + 100])
     corpus = load_tokens(load, f"{tmp_path}/fineweb_train_*.bin", val_fraction=0.01)
     assert corpus.train[:].tolist() == IDS[:297].tolist()
-
-
-def test_bytes_a_token_leave_out_the_end_of_a_text(tmp_path, load):
-    ids = np.array([65] * 90 + [256] * 5 + [66] * 5)
-    corpus = load_tokens(load, nanogpt(tmp_path / "a.bin", ids))
-    assert corpus.val_bytes_per_token == 0.5
 
 
 @pytest.mark.parametrize(

@@ -10,18 +10,19 @@ import torch
 
 from gpt_pretrain.data.order import BLOCK, WindowOrder
 from gpt_pretrain.data.windows import Share
+from gpt_pretrain.loss import IGNORED
 from gpt_pretrain.training.datamodule import GPTDataModule
 from gpt_pretrain.training.plan import Budget, Plan
 
 CONTEXT = 8
 
 
-def plan_for(corpus, *, batch_size, world_size=1, steps=10, n_windows=None):
+def plan_for(corpus, *, batch_size, world_size=1, steps=10, n_windows=None, stride=CONTEXT):
     n_windows = n_windows or sum((len(part.train) - 1) // CONTEXT for part in corpus.trained)
     return Plan(
         world_size=world_size,
         n_windows=n_windows,
-        stride=CONTEXT,
+        stride=stride,
         batch_tokens=0,
         accumulate=1,
         steps=steps,
@@ -53,6 +54,17 @@ def module(corpus, *, rank=0, num_workers=0, batch_size=4, **plan):
     )
     data.trainer = SimpleNamespace(global_rank=rank, global_step=0)
     return data
+
+
+def windows_of(loaders) -> list[list[int]]:
+    """All that counts of the batches of several ranks."""
+    return [
+        [*inputs, targets[-1]]
+        for loader in loaders
+        for batch in loaded(loader)
+        for inputs, targets in zip(*(part.tolist() for part in batch), strict=True)
+        if targets[0] != IGNORED
+    ]
 
 
 def loaded(loader):
@@ -139,3 +151,28 @@ def test_a_mixture_s_windows_lie_in_one_source_each_in_the_shares_asked_for(tmp_
     windows = torch.cat([inputs for inputs, _ in loaded(data.train_dataloader())])
     assert all(len(set(window.tolist())) == 1 for window in windows)
     assert (windows[:, 0] == ord("a")).float().mean().item() == pytest.approx(0.75, abs=0.01)
+
+
+@pytest.mark.parametrize("stride", [CONTEXT, 3, 11])
+@pytest.mark.parametrize("n_windows", [None, 6])
+@pytest.mark.parametrize("sources", [{"a": 1.0}, {"a": 1.0, "b": 3.0}], ids=len)
+def test_the_training_split_is_measured_by_the_windows_of_the_first_epoch(
+    tmp_path, load, stride, n_windows, sources
+):
+    for name in sources:
+        (tmp_path / f"{name}.txt").write_text("".join(chr(ord(name) + k * k % 20) for k in range(517)))
+    weights = {str(tmp_path / f"{name}.txt"): weight for name, weight in sources.items()}
+    mixture = {"source": "mixture", "sources": weights} if len(sources) > 1 else {}
+    corpus = load(None if mixture else next(iter(weights)), split="tokens", **mixture)
+    n_windows = n_windows or sum(-(-(len(part.train) - CONTEXT) // stride) for part in corpus.trained)
+    settings = {"stride": stride, "n_windows": n_windows, "batch_size": 1, "steps": n_windows}
+    trained = windows_of([module(corpus, **settings).train_dataloader()])
+    settings |= {"batch_size": 2, "world_size": 2}
+    measured = windows_of(module(corpus, rank=rank, **settings).val_dataloader()[1] for rank in (0, 1))
+    assert sorted(measured) == sorted(trained)
+
+
+def test_a_text_trained_on_whole_is_measured_end_to_end(corpus):
+    measured = windows_of([module(corpus).val_dataloader()[1]])
+    tokens, n_windows = corpus.train[:].tolist(), (len(corpus.train) - 1) // CONTEXT
+    assert measured == [tokens[k * CONTEXT : (k + 1) * CONTEXT + 1] for k in range(n_windows)]

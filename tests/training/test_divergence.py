@@ -2,6 +2,7 @@
 
 import json
 import math
+import time
 
 import pytest
 import torch
@@ -62,6 +63,14 @@ def test_a_skipped_step_moves_no_weight_and_no_moment(tmp_path, poisoned):
     assert state["divergence"]["skipped"] == [4]
 
 
+@pytest.mark.parametrize("step", [1, 4])
+def test_a_skipped_step_has_neither_a_loss_nor_a_gradient_norm(tmp_path, poisoned, step):
+    poisoned(step)
+    run(tmp_path, "trainer.max_steps=6", "trainer.on_divergence=skip")
+    for key in ("train/loss", "grad_norm"):
+        assert [row["step"] for row in rows(tmp_path) if not row[key]] == ["0", str(step)], key
+
+
 def test_a_run_rolls_back_past_the_batches_since_its_checkpoint_and_a_resumed_one_too(tmp_path, poisoned):
     poisoned()
     often = [
@@ -81,6 +90,31 @@ def test_a_run_rolls_back_past_the_batches_since_its_checkpoint_and_a_resumed_on
     run(tmp_path, *often, "trainer.on_divergence=rollback", f"resume='{tmp_path}'")
     again = load_file(tmp_path / "checkpoints/step-00000006/model.safetensors")
     assert all(torch.equal(whole[key], again[key]) for key in whole)
+
+
+@pytest.mark.parametrize("checkpoint_every", ["2", "null"])
+def test_what_a_run_took_counts_the_steps_that_it_went_back_from(
+    tmp_path, poisoned, monkeypatch, caplog, checkpoint_every
+):
+    poisoned()
+    inner, n_steps = GPTModule.training_step, 0
+
+    def slow(self, batch, batch_idx):
+        nonlocal n_steps
+        n_steps += 1
+        time.sleep(0.1)
+        return inner(self, batch, batch_idx)
+
+    monkeypatch.setattr(GPTModule, "training_step", slow)
+    settings = [f"trainer.checkpoint_every={checkpoint_every}", "trainer.on_divergence=rollback"]
+    with caplog.at_level("INFO", "gpt_pretrain"):
+        summary = run(tmp_path, "trainer.max_steps=6", "trainer.eval_every=6", *settings)
+    assert n_steps == 6 + (2 if checkpoint_every == "2" else 4)
+    assert 0.1 * n_steps < summary["seconds"] <= summary["session_seconds"]
+    seconds = [float(row["seconds"]) for row in rows(tmp_path)]
+    assert seconds == sorted(seconds)
+    assert caplog.text.count("steps an epoch") == 1
+    assert "resumed" not in caplog.text
 
 
 def test_the_budget_is_an_end(tmp_path, poisoned, monkeypatch):

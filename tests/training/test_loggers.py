@@ -57,7 +57,5 @@ def test_mlflow_keeps_every_row_in_the_runs_folder_and_goes_on_with_a_resumed_ru
 @pytest.mark.parametrize("name", ["wandb", "mlflow"])
 def test_a_tracker_that_is_not_installed_is_asked_for_in_a_line(name, monkeypatch):
     monkeypatch.setattr("gpt_pretrain.config.trainer.find_spec", lambda _: None)
-    with pytest.raises(
-        InputError, match=rf"logger\.{name}=true needs .*pip install 'gpt_pretrain\[{name}\]'"
-    ):
+    with pytest.raises(InputError, match=rf"logger\.{name}=true needs .*pip install '\.\[{name}\]'"):
         compose("train", TrainConfig, [f"logger={name}"])

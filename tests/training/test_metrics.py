@@ -1,14 +1,19 @@
 """What is measured beside the loss."""
 
+import json
 import math
 
 import pytest
 import torch
 
+from gpt_pretrain.cli.compose import compose
+from gpt_pretrain.config import TrainConfig
 from gpt_pretrain.training.callbacks.metrics import peak_flops
 from gpt_pretrain.training.callbacks.samples import Samples
 from gpt_pretrain.training.module import GPTModule
-from tests.training.test_train import rows, run
+from gpt_pretrain.training.preflight import preflight
+from gpt_pretrain.training.train import train
+from tests.training.test_train import SETTINGS, rows, run
 
 pytestmark = pytest.mark.trains
 
@@ -54,6 +59,26 @@ def test_a_row_holds_everything_measured_and_follows_from_its_losses(tmp_path):
     assert float(written[1]["grad_norm"]) > 0.01  # before clipping
     val = written[-1]  # tokens are bytes, but for the one that ends a document
     assert float(val["val/bits_per_byte"]) == pytest.approx(float(val["val/loss"]) / math.log(2), rel=0.01)
+
+
+@pytest.mark.parametrize("eval_batches", [None, 2])
+def test_bits_per_byte_are_of_the_bytes_of_the_tokens_that_were_measured(tmp_path, eval_batches):
+    """Of UTF-8, and none for the end of a text; a cut by tokens may fall inside a character."""
+    text = tmp_path / "a.jsonl"
+    text.write_text("\n".join(json.dumps({"text": f"é{n}" * (n % 90)}) for n in range(2, 400)))
+    settings = ["tokenizer=gpt2", "data=text_files", f"data.path='{text}'", "data.split=tokens"]
+    beat = ["trainer.max_steps=1", f"trainer.eval_batches={eval_batches or 'null'}"]
+    config = compose("train", TrainConfig, [*SETTINGS, *settings, *beat])
+    prepared = preflight(config, tmp_path / "run")
+    train(config, prepared, tmp_path / "run")
+    n_windows = (len(prepared.corpus.val) - 1) // 64
+    assert n_windows > 4
+    n_tokens = 64 * min(n_windows, (eval_batches or n_windows) * 2)
+    ids = prepared.corpus.val[1 : n_tokens + 1].tolist()
+    n_bytes = len(prepared.tokenizer.decode_bytes([i for i in ids if i != prepared.tokenizer.end_of_text_id]))
+    val = rows(tmp_path / "run")[-1]
+    expected = float(val["val/loss"]) / math.log(2) * n_tokens / n_bytes
+    assert float(val["val/bits_per_byte"]) == pytest.approx(expected, rel=1e-6)
 
 
 def test_throughput_does_not_count_the_time_that_samples_take(tmp_path, monkeypatch):

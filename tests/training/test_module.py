@@ -39,7 +39,7 @@ def gradients_of_one_step(optimizer, plugins, clip_from=0) -> tuple[float, list[
         draws=StepDraws(1),
         grad_clip=0.5,
         grad_clip_from=clip_from,
-        val_bytes_per_token=1.0,
+        byte_lengths=torch.ones(SHAPE.vocab_size, dtype=torch.long),
     )
     batch = {"inputs": torch.arange(12).view(2, 6), "targets": torch.arange(1, 13).view(2, 6)}
     trainer = L.Trainer(

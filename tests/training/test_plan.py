@@ -1,4 +1,8 @@
+import dataclasses
+
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from gpt_pretrain.cli.compose import compose
 from gpt_pretrain.config import ModelConfig, TrainConfig
@@ -6,6 +10,8 @@ from gpt_pretrain.errors import InputError
 from gpt_pretrain.training.plan import make_plan
 
 SHAPE = ModelConfig(vocab_size=50257, context_length=256, emb_dim=8, n_heads=2, n_layers=1)
+
+CONFIG = compose("train", TrainConfig, ["data.batch_size=2", "data.epochs=1"])
 
 
 def plan_for(*overrides: str, n_windows: int = 18, world_size: int = 1):
@@ -26,6 +32,27 @@ def test_the_first_budget_to_be_used_up_ends_the_run():
     assert plan_for("trainer.max_epochs=10", "trainer.max_steps=7").steps == 7
     assert plan_for("trainer.max_tokens=5120", "trainer.max_steps=70").steps == 10
     assert str(plan_for().budget) == "trainer.max_epochs=1"
+
+
+@given(
+    budgets=st.fixed_dictionaries(
+        {},
+        optional={
+            "max_steps": st.integers(1, 40),
+            "max_tokens": st.integers(512, 20_000),
+            "max_epochs": st.floats(0.2, 4),
+        },
+    )
+)
+def test_a_run_whose_named_budgets_are_doubled_goes_twice_as_far(budgets):
+    def planned(budgets):
+        config = dataclasses.replace(CONFIG, trainer=dataclasses.replace(CONFIG.trainer, **budgets))
+        return make_plan(config, SHAPE, n_windows=18, world_size=1)
+
+    plan = planned(budgets)
+    named = {budget.setting: budget.doubled().value for budget in (plan.budget, *plan.others)}
+    doubled = {key.removeprefix("trainer."): value for key, value in named.items()}
+    assert planned(budgets | doubled).steps >= 2 * plan.steps
 
 
 def test_accumulation_fills_the_global_batch_whatever_the_number_of_devices():

@@ -4,7 +4,12 @@ import logging
 
 import pytest
 
-from gpt_pretrain.training.report import INDENT, _say_wrapped
+from gpt_pretrain.cli.compose import compose
+from gpt_pretrain.config import ModelConfig, TrainConfig
+from gpt_pretrain.training.plan import make_plan
+from gpt_pretrain.training.report import INDENT, _say_wrapped, _to_go_on
+
+SHAPE = ModelConfig(vocab_size=257, context_length=8, emb_dim=8, n_heads=2, n_layers=1)
 
 
 @pytest.mark.parametrize("width", [40, 80])
@@ -29,3 +34,16 @@ def test_an_empty_sample_says_nothing(caplog):
     caplog.set_level(logging.INFO)
     _say_wrapped("after   ", " \n", 80)
     assert not caplog.messages
+
+
+def test_what_goes_on_with_a_diverged_run_is_accepted():
+    """A floor, and a first rate, above the new peak would be refused."""
+    for rates in (["schedule.min_lr=0.02"], ["schedule.min_lr=0.001", "schedule.initial_lr=0.01"]):
+        words = ["optimizer.lr=0.03", *rates]
+        config = compose("train", TrainConfig, words)
+        plan = make_plan(config, SHAPE, n_windows=40, world_size=1)
+        config.check()
+        again = compose("train", TrainConfig, [*words, *_to_go_on(config, plan, {"exit_reason": "diverged"})])
+        again.check()
+        assert again.optimizer.lr == pytest.approx(0.003)
+        assert again.schedule.min_lr <= 0.003

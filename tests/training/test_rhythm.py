@@ -24,3 +24,11 @@ def test_rhythms_count_optimizer_steps_whatever_the_accumulation(tmp_path):
     ]
     saved = sorted(folder.name[-1] for folder in (tmp_path / "checkpoints").iterdir())
     assert saved == ["2", "4", "6", "7"]
+
+
+@pytest.mark.parametrize("first", ["1", "null"])
+def test_samples_are_drawn_where_the_run_evaluates_if_no_other_beat_is_set(tmp_path, first):
+    run(tmp_path, "trainer.max_steps=8", "trainer.eval_every=3", f"trainer.eval_first={first}")
+    evaluated = [row["step"] for row in rows(tmp_path) if row["val/loss"]]
+    assert evaluated == (["0", "1", "4", "7", "8"] if first == "1" else ["0", "3", "6", "8"])
+    assert re.findall(r"^--- step (\d+)", (tmp_path / "samples.txt").read_text(), re.M) == evaluated

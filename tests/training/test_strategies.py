@@ -51,6 +51,19 @@ def test_two_processes_have_the_losses_of_one_as_copies_and_as_shards(train, opt
         assert_same(alone, train(strategy, *more, *TWO, f"trainer.strategy={strategy}"))
 
 
+def test_shards_have_the_norms_by_layer_of_a_whole_model(train):
+    more = ["trainer.max_steps=3", "logger.layers=true", "trainer.exchange_timeout=20"]
+    whole, shards = (
+        rows(train(strategy, *more, *machine, f"trainer.strategy={strategy}"))
+        for strategy, machine in (("ddp", ONE), ("fsdp", TWO))
+    )
+    layers = [key for key in whole[3] if key.startswith(("grad_norm/", "weight_norm/", "update_ratio/"))]
+    assert {key.split("/")[1] for key in layers} >= {"tok_emb", "pos_emb", "block 00", "final_norm"}
+    for step in (1, 2, 3):
+        for key in layers:
+            assert float(shards[step][key]) == pytest.approx(float(whole[step][key]), rel=1e-3), (step, key)
+
+
 def test_shards_add_up_gradients_over_micro_steps_and_recompute(train):
     more = ["trainer.max_steps=6", "trainer.global_batch_tokens=1024", "trainer.eval_every=3"]
     alone = train("alone", *more, *ONE)

@@ -15,7 +15,9 @@ from safetensors.torch import load_file
 from gpt_pretrain.cli.compose import compose
 from gpt_pretrain.config import TrainConfig
 from gpt_pretrain.errors import ArtifactError, DivergedError, InfrastructureError, InputError, StoppedError
+from gpt_pretrain.loss import summed_token_loss
 from gpt_pretrain.runs.folders import find_checkpoint
+from gpt_pretrain.training import module
 from gpt_pretrain.training.callbacks.checkpoints import Checkpoints
 from gpt_pretrain.training.callbacks.samples import Samples
 from gpt_pretrain.training.machine import multiplies_bfloat16
@@ -295,6 +297,38 @@ def test_what_was_due_at_the_step_of_an_interruption_is_made_up_for(tmp_path, mo
     assert (folder / "samples.txt").read_text() == (tmp_path / "whole" / "samples.txt").read_text()
     last = "checkpoints/step-00000006"
     assert same_state(folder / last, tmp_path / "whole" / last)
+
+
+def test_what_was_due_is_made_up_for_by_a_run_that_is_to_go_no_further_too(tmp_path, monkeypatch):
+    interrupted_at(monkeypatch, 4)
+    events = ["trainer.eval_every=2", "trainer.sample_every=4"]
+    with pytest.raises(StoppedError, match="at step 4, saved"):
+        run(tmp_path, *events, "trainer.max_steps=6")
+    summary = run(tmp_path, *events, "trainer.max_steps=3", f"resume='{tmp_path}'")
+    assert (summary["exit_reason"], summary["steps"]) == ("finished", 4)
+    last = rows(tmp_path)[-1]
+    assert (last["step"], float(last["val/loss"])) == ("4", summary["val_loss"])
+    assert "step 4\n" in (tmp_path / "samples.txt").read_text()
+
+
+@pytest.mark.parametrize("eval_batches", ["1", "null"])
+def test_a_run_that_is_measured_on_another_text_forgets_its_best(tmp_path, monkeypatch, eval_batches):
+    """Those of the first steps are made small, as on an easier text."""
+    factor = 0.5
+
+    def easier(logits, targets):
+        total, n_tokens = summed_token_loss(logits, targets)
+        return total * factor, n_tokens
+
+    events = ["trainer.eval_every=1", "logger=csv"]
+    monkeypatch.setattr(module, "summed_token_loss", easier)
+    first = run(tmp_path, *events, "trainer.max_steps=2", "trainer.eval_batches=1")
+    factor = 1.0
+    settings = ["trainer.max_steps=4", f"trainer.eval_batches={eval_batches}"]
+    last = run(tmp_path, *events, *settings, f"resume='{tmp_path}'")
+    goes_on = eval_batches == "1"
+    assert (last["best_val_loss"] == first["best_val_loss"]) == goes_on
+    assert (last["best_checkpoint"] == first["best_checkpoint"]) == goes_on
 
 
 def test_a_signal_ends_an_evaluation_which_is_done_again(tmp_path, monkeypatch):

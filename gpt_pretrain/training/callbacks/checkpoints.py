@@ -77,9 +77,12 @@ class Checkpoints(L.Callback):
 
     def state_dict(self) -> dict[str, Any]:
         ranking = self.ranking if self.proposed is None else self.proposed
-        return {"best": ranking[0] if ranking else {}, "next_best": ranking[1:]}
+        best, next_best = ranking[0] if ranking else {}, ranking[1:]
+        return {"best": best, "next_best": next_best, "eval_batches": self.plan.eval_batches}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        if not self.plan.measures_as(state_dict):
+            return
         best = state_dict["best"]
         self.ranking = [best, *state_dict.get("next_best", [])] if best else []
 
@@ -101,6 +104,7 @@ class Checkpoints(L.Callback):
         is_last = self.stop.interrupted or self.stop.ends(trainer)
         n_bytes = 3 * sum(p.numel() * p.element_size() for p in module.parameters())  # AdamW keeps two more
         with self.during(f"saving {n_bytes / 1e9:.1f} GB" if n_bytes > 1e8 else "saving"):
+            _io(trainer).awaited = folder
             trainer.save_checkpoint(folder)
             self.pending = folder
             if is_last or not self.in_background:

@@ -2,7 +2,7 @@
 
 import dataclasses
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from time import perf_counter
 from typing import Any
 
@@ -19,6 +19,7 @@ from gpt_pretrain.training.memory import memory_mb
 from gpt_pretrain.training.metrics_csv import MetricsCSV
 from gpt_pretrain.training.module import GPTModule
 from gpt_pretrain.training.plan import Plan
+from gpt_pretrain.training.shards import is_sharded
 
 # Dense bfloat16 FLOP/s where Lightning's table lacks a GPU, takes it for another (an L40 for an L4), or has
 # its figure with sparsity. The first entry that is a part of the name counts, so the longer names come first.
@@ -45,25 +46,39 @@ class Spent:
         return self.tokens / self.training_seconds if self.training_seconds else None
 
 
+@dataclass(slots=True)
+class Clock:
+    """What a run has taken. One for all that a process trains of it, also where it goes back."""
+
+    earlier: Spent = field(default_factory=Spent)  # by the parts of the run before this one
+    spent: Spent = field(default_factory=Spent)  # by this one
+    began: float = field(default_factory=perf_counter)
+    went_back: bool = False  # to a state of its own, which knows less than it does
+
+
 class Metrics(L.Callback):
     """Owns what was measured: losses every `log_every` steps and at each evaluation, checkpoint and sample.
 
-    Throughput counts training time only.
+    Throughput counts training time only, that of the user's own callbacks at a step included.
     """
 
     def __init__(
-        self, plan: Plan, stop: Stop, log_every: int, parts: Parts, layers: Layers | None = None
+        self,
+        plan: Plan,
+        stop: Stop,
+        log_every: int,
+        parts: Parts,
+        layers: Layers | None = None,
+        clock: Clock | None = None,
     ) -> None:
         self.plan, self.stop, self.parts, self.layers = plan, stop, parts, layers
+        self.clock = clock or Clock()
         # At a checkpoint too: a resumed run must not average over steps that it has not seen. And before a
         # sample, whose time is not training's.
         self.rhythms = (log_every, plan.checkpoint_every, plan.sample_every)
         self.best_val_loss: float | None = None
         self.first_val_loss: float | None = None
         self.newest: dict[str, float] = {}
-        self.earlier = Spent()  # by the parts of the run before this one
-        self.spent = Spent()  # by this one
-        self._began = perf_counter()
         self._started: float | None = None
         self._tokens = 0
         self._pending: dict[str, float] = {}
@@ -74,7 +89,7 @@ class Metrics(L.Callback):
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         assert isinstance(pl_module, GPTModule)
-        if self.layers is not None and trainer.is_global_zero:
+        if self.layers is not None and (trainer.is_global_zero or is_sharded(pl_module.model)):
             pl_module.gradients_ready = self._gradients_ready
         earlier = [row for logger in trainer.loggers if isinstance(logger, MetricsCSV) for row in logger.rows]
         for logger in trainer.loggers:
@@ -91,7 +106,6 @@ class Metrics(L.Callback):
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         assert isinstance(pl_module, GPTModule)
-        self.parts.step_ended()
         self._tokens += self.plan.batch_tokens
         if not step_ended(self.plan, batch_idx):
             return
@@ -126,27 +140,30 @@ class Metrics(L.Callback):
     def state_dict(self) -> dict[str, Any]:
         losses = {"best_val_loss": self.best_val_loss, "first_val_loss": self.first_val_loss}
         spent = dataclasses.asdict(self.total())
-        return losses | {"newest": self.newest, "pending": self._pending, "spent": spent}
+        evaluated = {"eval_batches": self.plan.eval_batches}
+        return losses | evaluated | {"newest": self.newest, "pending": self._pending, "spent": spent}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self.best_val_loss = state_dict["best_val_loss"]
+        if self.plan.measures_as(state_dict):
+            self.best_val_loss = state_dict["best_val_loss"]
+            self.first_val_loss = state_dict.get("first_val_loss")  # an earlier version kept neither
         self.newest = state_dict["newest"]
-        self.first_val_loss = state_dict.get("first_val_loss")  # an earlier version kept neither
         self._pending = state_dict.get("pending", {})
-        self.earlier = Spent(**state_dict.get("spent", {}))
+        if not self.clock.went_back:
+            self.clock.earlier = Spent(**state_dict.get("spent", {}))
 
     def session(self) -> "Spent":
         """What this part of the run has taken so far, the steps since the last row included."""
-        now = perf_counter()
+        now, spent = perf_counter(), self.clock.spent
         return Spent(
-            seconds=now - self._began,
-            training_seconds=self.spent.training_seconds + (now - self._started if self._started else 0),
-            tokens=self.spent.tokens + self._tokens,
+            seconds=now - self.clock.began,
+            training_seconds=spent.training_seconds + (now - self._started if self._started else 0),
+            tokens=spent.tokens + self._tokens,
         )
 
     def total(self) -> "Spent":
         """What the run has taken, the parts before it was resumed included."""
-        now, before = self.session(), self.earlier
+        now, before = self.session(), self.clock.earlier
         return Spent(
             seconds=before.seconds + now.seconds,
             training_seconds=before.training_seconds + now.training_seconds,
@@ -167,8 +184,8 @@ class Metrics(L.Callback):
         assert self._started is not None
         seconds = perf_counter() - self._started
         tokens_per_sec = self._tokens / seconds
-        self.spent.training_seconds += seconds
-        self.spent.tokens += self._tokens
+        self.clock.spent.training_seconds += seconds
+        self.clock.spent.tokens += self._tokens
         self._started, self._tokens = None, 0
         rates = {"tokens_per_sec": tokens_per_sec}
         if (memory := memory_mb(module.device)) is not None:

@@ -2,6 +2,7 @@
 
 from collections import deque
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from time import perf_counter
 from typing import Any
 
@@ -11,7 +12,25 @@ import torch
 from gpt_pretrain.training.plan import Plan
 
 Instant = Any  # seconds by the clock, or a CUDA event
-KEPT = 64  # newest micro-steps that a mean is taken of; a CUDA event each would add up otherwise
+KEPT = 64  # micro-steps whose CUDA events are kept: those before are past, so reading them waits for nothing
+
+
+@dataclass(slots=True)
+class Spans:
+    """The times of one part since the last report."""
+
+    n: int = 0
+    milliseconds: float = 0.0  # of all but the newest
+    newest: deque[tuple[Instant, Instant]] = field(default_factory=deque)
+
+    def add(self, begin: Instant, end: Instant) -> None:
+        self.n += 1
+        self.newest.append((begin, end))
+        if len(self.newest) > KEPT:
+            self.milliseconds += _milliseconds(*self.newest.popleft())
+
+    def mean(self) -> float:
+        return (self.milliseconds + sum(_milliseconds(*span) for span in self.newest)) / self.n
 
 
 class Parts(L.Callback):
@@ -23,7 +42,7 @@ class Parts(L.Callback):
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
         self.now: Callable[[], Instant] = perf_counter
-        self.spans: dict[str, deque[tuple[Instant, Instant]]] = {}
+        self.spans: dict[str, Spans] = {}
         self._began: Instant = None
         self._ended: float | None = None  # the step before, by the clock: a batch is waited for on the CPU
 
@@ -58,14 +77,11 @@ class Parts(L.Callback):
             self._began = None
 
     def report(self) -> dict[str, float]:
-        """Milliseconds an optimizer step, by part, of the newest micro-steps since the last report.
+        """Milliseconds an optimizer step, by part, of the steps since the last report.
 
         To be called where the device has been waited for anyway.
         """
-        told = {
-            f"ms/{part}": self.plan.accumulate * sum(_milliseconds(*span) for span in spans) / len(spans)
-            for part, spans in self.spans.items()
-        }
+        told = {f"ms/{part}": self.plan.accumulate * spans.mean() for part, spans in self.spans.items()}
         self.spans.clear()
         return told
 
@@ -75,7 +91,7 @@ class Parts(L.Callback):
         self._began = now
 
     def _keep(self, part: str, begin: Instant, end: Instant) -> None:
-        self.spans.setdefault(part, deque(maxlen=KEPT)).append((begin, end))
+        self.spans.setdefault(part, Spans()).add(begin, end)
 
 
 def _event() -> torch.cuda.Event:

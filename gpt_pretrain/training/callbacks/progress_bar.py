@@ -30,6 +30,7 @@ SHOWN = {
     "val/loss": "val loss {:.3f}",
     "tokens_per_sec": "{:,.0f} tokens/s",
 }
+EVALUATED = ("train/eval_loss", "val/loss")  # of an earlier step, while this one's evaluation goes on
 SILENT_SECONDS = 30.0  # where there is no bar, nobody waits longer for a line
 NARROWEST_BAR = 5
 
@@ -151,9 +152,9 @@ class ProgressBar(L.Callback):
 
     def _say(self) -> None:
         self.said = perf_counter()
-        measured = [
-            word.format(self.metrics.newest[key]) for key, word in SHOWN.items() if key in self.metrics.newest
-        ]
+        newest = self.metrics.newest
+        keys = [key for key in SHOWN if key in newest and not (self.doing and key in EVALUATED)]
+        measured = [SHOWN[key].format(newest[key]) for key in keys]
         words = "  ".join([*measured, *filter(None, [self.doing])])
         log.info("step %*d/%d  %s", len(str(self.plan.steps)), self.step, self.plan.steps, words)
 

@@ -31,8 +31,8 @@ _HEADER = re.compile(r"^--- step ([0-9]{1,18})$", re.MULTILINE)
 
 
 class Samples(L.Callback):
-    """Continues `prompt` before the first step, every `plan.sample_every` steps and at the end, into
-    samples.txt and TensorBoard, which gets a picture of what the model expects after the prompt, too.
+    """Continues `prompt` before the first step, at every evaluation or every `plan.sample_every` steps, and
+    at the end, into samples.txt and TensorBoard, which gets a picture of what the model expects next, too.
     """
 
     def __init__(

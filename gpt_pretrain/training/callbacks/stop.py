@@ -1,5 +1,6 @@
 """Ending a run in good order: at its last step, and when a signal asks for it."""
 
+from collections.abc import Callable
 from typing import Any
 
 import lightning as L
@@ -20,8 +21,9 @@ class Stop(L.Callback):
     batch of an evaluation, which ends there.
     """
 
-    def __init__(self, plan: Plan) -> None:
+    def __init__(self, plan: Plan, batch_ended: Callable[[], None] = lambda: None) -> None:
         self.plan = plan
+        self.batch_ended = batch_ended  # told so before any callback does its work
         self.signal_number: int | None = None
         self.given_up: str | None = None  # the exit reason, where a sweep has ended this trial early
         self.interrupted = False  # by a signal: what is left to do is to save, and soon
@@ -39,6 +41,7 @@ class Stop(L.Callback):
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
+        self.batch_ended()
         if not step_ended(self.plan, batch_idx):
             return
         self._await_evaluation(trainer)
@@ -76,7 +79,10 @@ class Stop(L.Callback):
         return self._evaluation_due(trainer) and not self.interrupted
 
     def samples(self, trainer: L.Trainer) -> bool:
-        return is_due(trainer.global_step, self.plan.sample_every) or self._is_last(trainer)
+        every = self.plan.sample_every
+        if every is None:
+            return self._evaluation_due(trainer)
+        return is_due(trainer.global_step, every) or self._is_last(trainer)
 
     def state_dict(self) -> dict[str, Any]:
         return {"unfinished": self.unfinished}
@@ -103,3 +109,18 @@ class Stop(L.Callback):
         """
         if self.plan.eval_first is not None:
             trainer.val_check_batch = self.plan.next_evaluation(trainer.global_step) * self.plan.accumulate
+
+
+class StepsEnd(L.Callback):
+    """Right after the user's own callbacks: where one ends the run amid an accumulation, whose gradients
+    would be lost, the run ends with the step.
+    """
+
+    def __init__(self, plan: Plan) -> None:
+        self.plan, self.wished = plan, False
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        self.wished |= trainer.should_stop
+        trainer.should_stop = self.wished and step_ended(self.plan, batch_idx)
