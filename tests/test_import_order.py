@@ -35,7 +35,7 @@ training: schedule shards muon optim plan metrics_csv plots page tensorboard log
     callbacks.progress_bar callbacks.verdict callbacks.checkpoints callbacks.profile callbacks.unfinished
     report company strategies ending environment train
 generation: prompts next_tokens questions prompt_loop typing run
-sweep: refusals space record strategies trial version check search place ahead leaderboard probes queue
+sweep: refusals space record strategies trial version check search place ahead apart leaderboard probes queue
     pictures findings board workers course sweeper hydra_plugins.gpt_pretrain plugin
 cli: schemas completion help sweeps resume flags refusals compose program commands
 evaluate

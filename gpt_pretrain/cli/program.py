@@ -29,7 +29,7 @@ from gpt_pretrain.cli.schemas import as_groups, config_dir, register_schemas
 from gpt_pretrain.config import to_config, to_plain
 from gpt_pretrain.config.border import escaped
 from gpt_pretrain.config.paths import check_name, path_keys
-from gpt_pretrain.config.words import SWEEP, value_of, with_paths_quoted
+from gpt_pretrain.config.words import SWEEP, value_of, with_paths_quoted, words_of
 from gpt_pretrain.errors import (
     DivergedError,
     InputError,
@@ -210,7 +210,7 @@ def accepted(run: Path, config: object) -> Iterator[list[str]]:
 
 def _begin(run: Path, config: object) -> list[str]:
     folder, composed = run / ".hydra", HydraConfig.get()
-    words = [word for word in composed.overrides.task if not word.endswith(f"={RECORDED}")]
+    words = [word for word in words_of(composed, "task") if not word.endswith(f"={RECORDED}")]
     folder.mkdir(exist_ok=True)
     for name, content in {
         "config.yaml": escaped(to_plain(config)),

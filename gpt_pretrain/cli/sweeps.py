@@ -7,8 +7,10 @@ as plain ones: nothing of Hydra's own, no interpolation, no path in an option's 
 import os
 import re
 from pathlib import Path
+from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import ChoiceSweep, Glob
 from hydra.errors import HydraException
 
 from gpt_pretrain.config import TrainConfig, known_keys, sections
@@ -65,7 +67,7 @@ def sweep_arguments(wanted: str, arguments: list[str]) -> list[str]:
     if "${" in str(folder):
         raise InputError(f"resume={folder}: Hydra takes ${{ for a variable: rename the folder")
     chosen = {argument.lstrip("+~").partition("=")[0] for argument in rest}
-    recorded = [entry for entry in recorded_words(folder) if entry.partition("=")[0] not in chosen]
+    recorded = [text for text in recorded_words(folder) if text.lstrip("+").partition("=")[0] not in chosen]
     rest = [argument for argument in rest if argument not in SWEEP]
     return ["-m", *recorded, *rest, word("hydra.sweep.dir", str(folder))]
 
@@ -98,13 +100,27 @@ def _key(text: str) -> str | None:
         override = OverridesParser.create().parse_override(text)
     except (HydraException, RecursionError):
         return None
-    key = override.get_key_element()
-    value = text.partition("=")[2]
-    if override.is_delete() or override.input_line is None or "${" in value:
+    key = override.key_or_group
+    if override.is_delete() or override.package is not None or "${" in text:
         return None
     if key in _GROUPS:
-        return key if re.fullmatch(r"\w+(,\w+)*|(choice|glob)\([\w*,]+\)", value) else None
+        return key if all(map(_is_option, _options(override.value()))) else None
     return key if key in known_keys(TrainConfig) else None
+
+
+def _options(value: Any) -> list[Any]:
+    """What a group's word chooses, or what it is matched with."""
+    match value:
+        case Glob():
+            return [pattern.replace("*", "_") for pattern in (*value.include, *value.exclude)]
+        case ChoiceSweep():
+            return [getattr(option, "text", option) for option in value.list]
+    return [value]
+
+
+def _is_option(value: Any) -> bool:
+    """Whether it is a name, as null is that of none, and no path."""
+    return value is None or (isinstance(value, str | int) and bool(re.fullmatch(r"[\w-]+", str(value))))
 
 
 def _newest(named: str | None) -> Path | None:

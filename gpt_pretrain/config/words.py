@@ -3,6 +3,7 @@
 import os
 import re
 import shlex
+from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
@@ -14,6 +15,7 @@ from gpt_pretrain.config.paths import here
 SWEEP = {"-m", "--multirun"}  # what asks for several runs on a command line
 MAPPING = "data.sources"  # of paths to weights
 _UNQUOTED = re.compile(r"""\A(['"])(.*)\1(:[^:]*)\Z""")  # 'a path in quotes':weight
+_BETWEEN = re.compile(r"(?<=[\]}])\s*,\s*(?=[\[{])")  # mappings of a sweep: within one a weight ends a pair
 _PLAIN = re.compile(r"[A-Za-z0-9_./+-]*[A-Za-z_./][A-Za-z0-9_./+-]*")  # to Hydra and to every shell itself
 
 
@@ -44,6 +46,33 @@ def typed(key: str, path: str, *, windows: bool = os.name == "nt") -> str:
     return f'"{word(key, path)}"' if windows else shlex.quote(word(key, path))
 
 
+def words_of(hydra: Any, kind: str) -> list[str]:
+    """The command line as it was typed: Hydra's own words, kind `hydra`, or all others, `task`.
+
+    Who takes them one by one from Hydra's settings gets each ${ in them resolved, and each \\${ unescaped.
+    """
+    overrides: Any = OmegaConf.to_container(hydra.overrides, resolve=False)
+    return list(overrides[kind])
+
+
+def text_of(value: Any) -> str:
+    """A plain value, as YAML gives it, in Hydra's grammar. A text is in that already."""
+    match value:
+        case None:
+            return "null"
+        case bool():
+            return str(value).lower()
+        case list():
+            return f"[{','.join(map(_inner_text, value))}]"
+        case dict():
+            return "{" + ",".join(f"{key}:{_inner_text(inner)}" for key, inner in value.items()) + "}"
+    return str(value)
+
+
+def _inner_text(value: Any) -> str:
+    return quoted(value) if isinstance(value, str) else text_of(value)
+
+
 def with_paths_quoted(arguments: list[str], keys: set[str]) -> list[str]:
     """Command-line arguments with the values of `keys`, which are paths, in Hydra's quotes where its grammar
     refuses them, as ~, other alphabets and most punctuation, or takes them for numbers, as 1e5.
@@ -63,14 +92,20 @@ def _with_path_quoted(argument: str, keys: set[str], *, is_sweep: bool) -> str:
         return argument
     if key.startswith("hydra.") and text[0] == "~":  # Hydra would make a folder of that name, and now refuses
         return argument
-    if is_mapping:  # whose keys Hydra cannot quote, but a list's texts
-        inside = text[1:-1] if text[:1] + text[-1:] in ("{}", "[]") else text
-        pairs = [_UNQUOTED.sub(r"\2\3", pair.strip()) for pair in inside.split(",")]
-        return f"{key}=[{','.join(map(quoted, pairs))}]"
+    if is_mapping:
+        several = _BETWEEN.split(text) if is_sweep else [text]
+        return f"{key}={','.join(map(_mapping_quoted, several))}"
     if is_sweep and not re.search("['\"]", text):
         parts = [part if _is_plain(f"{key}={part}") else quoted(part) for part in text.split(",")]
         return f"{key}={','.join(parts)}"
     return word(key, text)
+
+
+def _mapping_quoted(text: str) -> str:
+    """A mapping as a list of its pairs: Hydra cannot quote a mapping's keys, but a list's texts."""
+    inside = text[1:-1] if text[:1] + text[-1:] in ("{}", "[]") else text
+    pairs = [_UNQUOTED.sub(r"\2\3", pair.strip()) for pair in inside.split(",")]
+    return f"[{','.join(map(quoted, pairs))}]"
 
 
 def _is_plain(argument: str, *, is_mapping: bool = False) -> bool:

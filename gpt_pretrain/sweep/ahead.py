@@ -14,6 +14,7 @@ from gpt_pretrain.terminal.text import show
 
 MOST_LOOKED_AT = 200_000  # points of a finite space; of a larger one, those that come up
 MOST_NAMED = 5
+SILENT = 2.0  # seconds, after which who waits is told for what
 SECONDS_A_TRIAL = 1.0  # to build the model, to save, to draw
 
 
@@ -94,8 +95,12 @@ def look_ahead(sense: Sense, search: Search) -> Ahead:
     build_draw(search.space, search.config)
     ahead, space = Ahead(sense, search), search.space
     if space.n_points is not None and space.n_points <= MOST_LOOKED_AT:
+        due: float | None = perf_counter() + SILENT
         for index, found in enumerate(look_at_all(sense, space)):
             ahead.outlooks[tuple(space.point(index).values())] = found
+            if due is not None and perf_counter() > due:
+                show(f"sweep   looks at {space.n_points:,} points, to say before the start what cannot work")
+                due = None
     else:
         ahead.at(build_draw(space, search.config)(0, {}))
     return ahead

@@ -10,7 +10,7 @@ from gpt_pretrain.errors import UserFacingError
 from gpt_pretrain.sweep.ahead import Ahead, shown
 from gpt_pretrain.sweep.leaderboard import best, importance, ranked, worth, write_best, write_leaderboard
 from gpt_pretrain.sweep.queue import Queue, counts
-from gpt_pretrain.sweep.record import FINISHED, PRUNED, Trial
+from gpt_pretrain.sweep.record import FINISHED, PRUNED, REFUSED, Trial
 from gpt_pretrain.terminal.text import show
 from gpt_pretrain.terminal.watching import watching
 
@@ -116,7 +116,11 @@ class Board:
         worst = max(failed, key=lambda trial: trial.exit_code or 0)
         named = [f"trial {trial.number} ({shown(trial.point)}): {_cause(trial)}" for trial in failed[:2]]
         if len(failed) > 2:
-            named[1] = f"and {len(failed) - 1} more, see leaderboard.md; sweep.retry=true runs them again"
+            can_change = any(trial.status != REFUSED for trial in failed)
+            advice = (
+                "sweep.retry=true runs them again" if can_change else "sweep.impossible=skip leaves them out"
+            )
+            named[1] = f"and {len(failed) - 1} more, see leaderboard.md; {advice}"
         if left and gave_up:
             named.append(f"{left} more were not begun or have not ended: sweep.most_failures={gave_up}")
         error = UserFacingError("\n".join([f"{len(failed)} of {len(trials)} trials have no result", *named]))

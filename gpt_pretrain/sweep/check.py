@@ -167,7 +167,7 @@ def _by_value(sense: Sense, space: Space) -> Iterator[Callable[[], TrainConfig]]
     return _points_by_value(sense, space, [entry.key for entry in groups])
 
 
-_PLAIN_KEY = re.compile(r"\w+(\.\w+)?")
+_PLAIN_KEY = re.compile(r"(\+\+)?\w+(\.\w+)?")
 
 
 def _points_by_value(sense: Sense, space: Space, groups: list[str]) -> Iterator[Callable[[], TrainConfig]]:
@@ -187,7 +187,9 @@ def _points_by_value(sense: Sense, space: Space, groups: list[str]) -> Iterator[
                 settings = composed(options)
                 if key is not None:
                     settings = copy.deepcopy(settings)
-                    OmegaConf.update(settings, key, parser.parse_override(f"{key}={text}").value())
+                    OmegaConf.update(
+                        settings, key.lstrip("+"), parser.parse_override(f"{key}={text}").value()
+                    )
                 return to_typed(settings, TrainConfig)
         except UserFacingError as error:
             return error
@@ -201,7 +203,7 @@ def _points_by_value(sense: Sense, space: Space, groups: list[str]) -> Iterator[
         assert isinstance(whole, TrainConfig)
         config = _copy(whole)
         for key, part in parts.items():
-            section, _, name = key.rpartition(".")
+            section, _, name = key.lstrip("+").rpartition(".")
             owner = getattr(config, section) if section else config
             setattr(owner, name, getattr(getattr(part, section) if section else part, name))
         check_config(config)

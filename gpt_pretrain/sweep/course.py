@@ -17,12 +17,14 @@ from omegaconf import DictConfig, OmegaConf
 
 from gpt_pretrain.config.words import word
 from gpt_pretrain.sweep.ahead import look_ahead
+from gpt_pretrain.sweep.apart import are_by_number, check_apart
 from gpt_pretrain.sweep.board import Board
 from gpt_pretrain.sweep.check import Sense
+from gpt_pretrain.sweep.leaderboard import replace
 from gpt_pretrain.sweep.place import find_folder
 from gpt_pretrain.sweep.queue import Queue
 from gpt_pretrain.sweep.record import Trial
-from gpt_pretrain.sweep.search import read_search
+from gpt_pretrain.sweep.search import check_same, in_recorded_order, read_search
 from gpt_pretrain.sweep.trial import RECORD
 from gpt_pretrain.sweep.version import code_version
 from gpt_pretrain.sweep.workers import LOOKS, is_orphan, run_workers
@@ -41,12 +43,15 @@ class Course:
         is_here = self._launcher_name() == "basic"
         sense = Sense(self.context.config_loader, self.config, here=is_here)
         search = read_search(sense, params, arguments, code_version())
-        ahead = look_ahead(sense, search)
+        check_apart(sense, search.space)
         record = find_folder(self.config, search)
+        search = in_recorded_order(search, record)
+        ahead = look_ahead(sense, search)
         ahead.announce(record)
         queue = Queue(record, search, ahead.obstacle)
         record.begin(search.described)
-        OmegaConf.save(self.config, record.folder / "multirun.yaml")
+        check_same(record, search.described, record.folder)  # another start may have come first meanwhile
+        replace(record.folder / "multirun.yaml", OmegaConf.to_yaml(self.config))
         queue.begin()
         board = Board(queue, ahead)
         try:
@@ -148,16 +153,12 @@ class Course:
         record = queue.record
         own = [f"{key}={text}" for key, text in trial.point.items()]
         words = [*queue.space.fixed, *own, word("hydra.sweep.dir", str(record.folder))]
-        if self._names_folders_by_number():
+        if are_by_number(self.config):
             words.append(word("hydra.sweep.subdir", str(trial.number)))
         return [*words, "+" + word(f"hydra.job.env_set.{RECORD}", str(record.file(trial.number).file))]
 
-    def _names_folders_by_number(self) -> bool:
-        subdir = OmegaConf.to_container(self.config.hydra.sweep, resolve=False)["subdir"]  # type: ignore[call-overload, index]
-        return bool(subdir == "${hydra.job.num}")
-
     def _batches(self, trials: Sequence[Trial]) -> list[Sequence[Trial]]:
         """Together, unless folders are named by the launcher's own count, which has no gaps."""
-        if self._names_folders_by_number():
+        if are_by_number(self.config):
             return [trials]
         return [[trial] for trial in trials]

@@ -51,7 +51,8 @@ def table(trials: Iterable[Trial], swept: Sequence[str]) -> list[dict[str, objec
     for rank, trial in enumerate(ranked(trials), start=1):
         row: dict[str, object] = {"rank": rank if worth(trial) < math.inf else None, "trial": trial.number}
         row |= {key: trial.point.get(key) for key in swept}
-        rows.append(row | {name: of(trial) for name, of in COLUMNS.items()})
+        # A point that was refused has no other seed than the one that it was to try.
+        rows.append(row | {name: of(trial) for name, of in COLUMNS.items() if name not in row})
     return rows
 
 
@@ -75,13 +76,16 @@ def importance(trials: Iterable[Trial], swept: Sequence[str]) -> dict[str, float
     losses = [worth(trial) for trial in finished]
     if len(losses) < 3 or min(losses) == max(losses):
         return {}
+    # From 0 to 1: the squares of large ones are beyond all numbers, and shares are the same.
+    low, spread = min(losses), max(losses) - min(losses)
+    losses = [(loss - low) / spread for loss in losses]
     mean = statistics.fmean(losses)
     whole = sum((loss - mean) ** 2 for loss in losses)
     found = {}
     for key in swept:
         groups: dict[object, list[float]] = {}
-        for place, trial in zip(_groups([trial.point[key] for trial in finished]), finished, strict=True):
-            groups.setdefault(place, []).append(worth(trial))
+        for place, loss in zip(_groups([trial.point[key] for trial in finished]), losses, strict=True):
+            groups.setdefault(place, []).append(loss)
         between = sum(len(group) * (statistics.fmean(group) - mean) ** 2 for group in groups.values())
         found[key] = between / whole
     return dict(sorted(found.items(), key=lambda entry: -entry[1]))
@@ -127,9 +131,12 @@ def _cell(value: object) -> str:
 
 
 def replace(file: Path, text: str) -> None:
-    """Write a file whole or not at all, whatever other process of the sweep writes it meanwhile."""
+    """Write a file whole or not at all, whatever other process of the sweep writes it meanwhile.
+
+    What is no text, as a name that is no UTF-8, shows by its number.
+    """
     partial = file.with_name(f".{file.name}.{os.getpid()}.partial")
-    partial.write_text(text, encoding="utf-8")
+    partial.write_text(text, encoding="utf-8", errors="backslashreplace")
     partial.replace(file)
 
 

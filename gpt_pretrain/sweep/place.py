@@ -1,14 +1,15 @@
 """Where a sweep goes: the folder that was named, else the same search's unfinished one, else a new one."""
 
 from pathlib import Path
+from typing import Any
 
-from omegaconf import DictConfig, open_dict, read_write
+from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
-from gpt_pretrain.config.words import typed
+from gpt_pretrain.config.words import typed, words_of
 from gpt_pretrain.errors import ArtifactError, InputError
 from gpt_pretrain.foreign import check_folder
 from gpt_pretrain.runs.folders import is_run
-from gpt_pretrain.sweep.record import LOCKS, TRIALS, SweepRecord, newest_sweeps
+from gpt_pretrain.sweep.record import SWEEPS, TRIALS, SweepRecord, newest_sweeps
 from gpt_pretrain.sweep.search import Search, check_same, differences
 from gpt_pretrain.sweep.strategies import n_trials
 from gpt_pretrain.terminal.text import show
@@ -19,17 +20,16 @@ def find_folder(config: DictConfig, search: Search) -> SweepRecord:
 
     Raises InputError for a folder that holds another search, or none of ours.
     """
-    is_named = any(word.startswith("hydra.sweep.dir=") for word in config.hydra.overrides.hydra)
     folder = Path(config.hydra.sweep.dir)
-    if not is_named and (found := _unfinished(search)) is not None:
+    if not _is_named(config) and (found := _unfinished(search)) is not None:
         folder = found
         show(
             f"sweep   goes on with {folder}, which has not ended; for a new one give another hydra.sweep.dir"
         )
     record = SweepRecord(folder)
+    if record.exists() or (record.folder / TRIALS).exists():
+        check_folder(record.folder, but=_FOREIGN)
     if record.exists():
-        for name in (TRIALS, LOCKS):
-            check_folder(record.folder / name)
         check_same(record, search.described, folder)
         record.refresh()
     elif is_run(folder) or (folder / "multirun.yaml").exists():
@@ -43,12 +43,25 @@ def find_folder(config: DictConfig, search: Search) -> SweepRecord:
     return record
 
 
+_FOREIGN = (".submitit",)  # which its launcher writes, and links to a job's script lie in
+
+
+def _is_named(config: DictConfig) -> bool:
+    """Whether somebody chose the folder: on the command line, or in settings of their own."""
+    sweep: Any = OmegaConf.to_container(config.hydra.sweep, resolve=False)
+    is_typed = any(
+        word.lstrip("+").startswith("hydra.sweep.dir=") for word in words_of(config.hydra, "hydra")
+    )
+    return is_typed or not sweep["dir"].startswith(f"{SWEEPS}/${{now:")
+
+
 def _unfinished(search: Search) -> Path | None:
     for folder in newest_sweeps():
         record = SweepRecord(folder)
         try:
             if differences(search.described, record.search()):
                 continue
+            check_folder(folder, but=_FOREIGN)
             record.refresh()
             if record.has_ended(n_trials(search.space, search.config)):
                 continue

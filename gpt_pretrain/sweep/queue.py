@@ -4,10 +4,12 @@ from collections.abc import Callable, Sequence
 
 from gpt_pretrain.config.sweep import SweepConfig
 from gpt_pretrain.errors import ArtifactError, UserFacingError
+from gpt_pretrain.sweep.ahead import MOST_LOOKED_AT
 from gpt_pretrain.sweep.probes import is_settled
 from gpt_pretrain.sweep.record import (
     DIVERGED,
     FAILED,
+    INTERRUPTED,
     MOST_DEATHS,
     PAUSED,
     PRUNED,
@@ -120,10 +122,11 @@ class Queue:
         return chosen if chosen is not None and self._take(chosen.number) else None
 
     def settle(self, trials: Sequence[Trial], errors: dict[int, BaseException], again: bool) -> None:
-        """After a launch. A trial that does not say how it ended has died, or never began.
+        """After a launch. A trial that does not say how it ended has died, or never began, whatever it was
+        before: it has failed, since another launch would end as this one has.
 
-        `errors` are what the launcher says of trials by their numbers. With `again` those without an end are
-        left as they are, for another launch.
+        `trials` are as they were taken, `errors` what the launcher says of them by their numbers. With
+        `again` those without an end are left as they are, for another launch.
         """
         self.refresh()
         for trial in trials:
@@ -132,12 +135,12 @@ class Queue:
                 trial.number
             ):  # a cluster's job, though the launcher has given up
                 continue
-            if trial.number in errors and now_.status in (WAITING, RUNNING):
+            if now_.ended or (now_ != trial and now_.status in (PAUSED, INTERRUPTED)):
+                continue
+            status, code, reason = FAILED, 5, "its process ended without a word, as when memory runs out"
+            if trial.number in errors:
                 status, code, reason = outcome(errors[trial.number])
-                self.record.update(trial.number, status=status, exit_code=code, reason=reason)
-            elif now_.status == RUNNING:
-                reason = "its process ended without a word, as when memory runs out"
-                self.record.update(trial.number, status=FAILED, exit_code=5, reason=reason)
+            self.record.update(trial.number, status=status, exit_code=code, reason=reason)
         self.record.release(trial.number for trial in trials)
 
     def others(self) -> list[Trial]:
@@ -165,10 +168,15 @@ class Queue:
         """How many trials have not ended, and no process has."""
         others = {trial.number for trial in self.others()}
         begun = sum(not trial.ended for number, trial in self.record.trials.items() if number not in others)
-        new = set(range(self.total)) - self.record.trials.keys() - self.left_out
-        if self.space.n_points is not None:
-            new = {number for number in new if self._is_due(number)}
-        return begun + len(new)
+        known = self.record.trials.keys() | self.left_out
+        n_new = self.total - sum(number < self.total for number in known)
+        n_points = self.space.n_points
+        if n_points is None or not n_new:
+            return begun + n_new
+        if n_points > MOST_LOOKED_AT:  # to compose each would take hours
+            return begun + (0 if self.record.has_ended(self.total) else n_new)
+        new = (number for number in range(self.total) if number not in known)
+        return begun + sum(map(self._is_due, new))
 
     def _is_due(self, number: int) -> bool:
         if self.config.impossible == "skip" and self.config.strategy in ("tpe", "cmaes"):

@@ -5,11 +5,11 @@ may come from elsewhere, so they are read as bounded, plain values.
 """
 
 import dataclasses
-import json
 import math
 import os
+import sys
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from gpt_pretrain.errors import ArtifactError
-from gpt_pretrain.foreign import read_json
+from gpt_pretrain.foreign import json_text, read_json
 from gpt_pretrain.runs.owner import LOCK
 from gpt_pretrain.sweep.space import Point
 
@@ -29,7 +29,6 @@ FINISHED, PRUNED, DIVERGED, REFUSED, FAILED = "finished", "pruned", "diverged", 
 ENDED = {FINISHED, PRUNED, DIVERGED, REFUSED, FAILED}
 WITHOUT_RESULT = {DIVERGED, REFUSED, FAILED}
 MOST_DEATHS = 3  # of a trial's processes on end, without getting further
-_NUMBERS = (int, float, type(None))
 
 
 @dataclass(kw_only=True, slots=True)
@@ -70,46 +69,71 @@ class Trial:
 
 
 def to_trial(plain: Mapping[str, Any], file: Path) -> Trial:
-    """A trial from the plain values of `file`. Raises ArtifactError for what no trial holds."""
-    known = {entry.name: entry for entry in dataclasses.fields(Trial)}
-    values = {key: value for key, value in plain.items() if key in known}
-    texts = [
-        values.get(key, "")
-        for key in ("status", "reason", "folder", "version", "host", "started", "begun_at")
-    ]
-    numbers: tuple[str, ...] = ("exit_code", "seed", "pid", "seconds", "steps", "tokens_seen", "until")
-    numbers += ("train_loss", "val_loss", "best_val_loss", "objective")
-    point, words, metrics = values.get("point"), values.get("words", []), values.get("metrics", {})
-    reached = values.get("reached", [])
-    sound = (
-        all(isinstance(values.get(key, 0), int) for key in ("number", "deaths"))
-        and "number" in values
-        and all(isinstance(text, str) for text in texts)
-        and values.get("status") in {WAITING, RUNNING, PAUSED, INTERRUPTED, *ENDED}
-        and all(isinstance(values.get(key), _NUMBERS) for key in numbers)
-        and isinstance(point, dict)
-        and all(isinstance(text, str) for entry in point.items() for text in entry)
-        and not Path(values.get("folder", "")).is_absolute()
-        and ".." not in Path(values.get("folder", "")).parts
-        and isinstance(words, list)
-        and all(isinstance(word, str) for word in words)
-        and isinstance(reached, list)
-        and all(isinstance(loss, int | float) for loss in reached)
-        and isinstance(metrics, dict)
-        and all(isinstance(rows, list) and all(map(_is_row, rows)) for rows in metrics.values())
-    )
-    if not sound:
-        raise ArtifactError(f"{file} is no record of a trial")
+    """A trial from the plain values of `file`. Raises ArtifactError that names what no trial holds."""
+    values = {key: plain[key] for key in _HOLDS if key in plain}
+    wrong = next((key for key, value in values.items() if not _HOLDS[key](value)), None)
+    missing = next((key for key in ("number", "point", "status") if key not in values), None)
+    if wrong or missing:
+        why = f"its {wrong} is {values[wrong]!r:.40}" if wrong else f"it has no {missing}"
+        raise ArtifactError(f"{file} is no record of a trial: {why}")
     return Trial(**values)
 
 
-def _is_row(row: Any) -> bool:
-    return isinstance(row, list) and len(row) == 2 and all(isinstance(value, int | float) for value in row)
+def _is_count(value: Any, most: int = 2**53) -> bool:
+    return type(value) is int and 0 <= value <= most  # true is an int to Python
+
+
+def _is_number(value: Any) -> bool:
+    return (
+        type(value) in (int, float) and abs(value) <= sys.float_info.max
+    )  # which neither NaN nor 10**400 is
+
+
+def _is_loss(value: Any) -> bool:
+    """Far below the largest number, so that a difference of two is one."""
+    return value is None or (_is_number(value) and abs(value) < 1e300)
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str)
+
+
+def _is_list(value: Any, of: Callable[[Any], bool]) -> bool:
+    return isinstance(value, list) and all(map(of, value))
+
+
+def _is_row(value: Any) -> bool:
+    return isinstance(value, list) and len(value) == 2 and _is_count(value[0]) and _is_number(value[1])
+
+
+def _is_inside(value: Any) -> bool:
+    """Whether a path leads nowhere but into the sweep's folder."""
+    path = Path(value) if _is_text(value) and "\0" not in value else None
+    return path is not None and not path.is_absolute() and ".." not in path.parts
+
+
+_HOLDS: dict[str, Callable[[Any], bool]] = {
+    **dict.fromkeys(("number", "deaths"), _is_count),
+    **dict.fromkeys(("pid", "steps", "tokens_seen"), lambda value: value is None or _is_count(value)),
+    "seed": lambda value: value is None or _is_count(value, 2**63 - 1),
+    "exit_code": lambda value: value is None or _is_count(value, 255),
+    "seconds": lambda value: value is not None and _is_loss(value),
+    **dict.fromkeys(("train_loss", "val_loss", "best_val_loss", "objective"), _is_loss),
+    "status": lambda value: _is_text(value) and value in {WAITING, RUNNING, PAUSED, INTERRUPTED, *ENDED},
+    **dict.fromkeys(("reason", "version", "host", "started", "begun_at"), _is_text),
+    "folder": _is_inside,
+    "point": lambda value: isinstance(value, dict) and all(map(_is_text, value.values())),
+    "words": lambda value: _is_list(value, _is_text),
+    "reached": lambda value: _is_list(value, _is_number),
+    "metrics": lambda value: (
+        isinstance(value, dict) and all(_is_list(rows, _is_row) for rows in value.values())
+    ),
+}  # what each field of a trial may be in a file
 
 
 def write_json(file: Path, content: Mapping[str, Any]) -> None:
     """Write `file` whole or not at all: a process that is killed leaves the old one, or the new one."""
-    text = json.dumps(content, indent=1, allow_nan=False) + "\n"
+    text = json_text(content, indent=1) + "\n"
     partial = file.with_name(f".{file.name}.{os.getpid()}.partial")
     with partial.open("w", encoding="utf-8") as stream:
         stream.write(text)
@@ -161,8 +185,9 @@ class SweepRecord:
         """Make the folder one of a sweep, unless it is one already."""
         for name in (TRIALS, LOCKS):
             (self.folder / name).mkdir(parents=True, exist_ok=True)
-        if not self.exists():
-            write_json(self.folder / SEARCH, search)
+        with self.turn():  # of two that begin at once the second finds what the first one searches
+            if not self.exists():
+                write_json(self.folder / SEARCH, search)
 
     def end(self, n_trials: int) -> None:
         """Note that of so many trials none is left to run, those that were passed over included."""

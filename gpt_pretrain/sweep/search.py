@@ -1,5 +1,7 @@
 """Whether a folder holds this search: what is written of it, and what of it may differ when it goes on."""
 
+import dataclasses
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from gpt_pretrain.config.border import typed_section
 from gpt_pretrain.config.sweep import SweepConfig
-from gpt_pretrain.config.words import typed
+from gpt_pretrain.config.words import text_of, typed
 from gpt_pretrain.errors import ArtifactError, InputError, UserFacingError
 from gpt_pretrain.runs.record import OF_THIS_MACHINE, flatten
 from gpt_pretrain.sweep.check import Sense
@@ -34,14 +36,14 @@ class Search:
 def read_search(sense: Sense, params: Mapping[str, Any], arguments: list[str], version: str) -> Search:
     """The search of `arguments`, above `params` and a preset's words. Raises UserFacingError."""
     with refusing():
-        words = [*(f"{key}={values}" for key, values in params.items()), *arguments]
+        words = [*(f"{key}={text_of(values)}" for key, values in params.items()), *arguments]
         given = read_space(words, sense.loader, 0)
         swept = [entry.key for entry in given.swept if is_sweeps_own(f"{entry.key}=")]
         if swept:
             raise InputError(f"{swept[0]} says how to sweep, and cannot be swept itself: give it one value")
         how = [word for word in given.fixed if is_sweeps_own(word) or word.startswith("experiment=")]
         config = typed_section(sense.compose(how), "sweep", SweepConfig)
-        words = [*(f"{key}={values}" for key, values in (config.params or {}).items()), *words]
+        words = [*(f"{key}={text_of(values)}" for key, values in (config.params or {}).items()), *words]
         space = read_space(words, sense.loader, config.seed)
     try:
         base = sense.compose(space.fixed)
@@ -54,7 +56,7 @@ def read_search(sense: Sense, params: Mapping[str, Any], arguments: list[str], v
 
 def _describe(space: Space, config: SweepConfig, settings: DictConfig, version: str) -> dict[str, Any]:
     """`settings` is what Hydra composes of the words that all trials share."""
-    return {
+    described = {
         "format": FORMAT,
         "version": version,
         "words": [*space.fixed, *(f"{entry.key}={entry.typed}" for entry in space.swept)],
@@ -62,6 +64,7 @@ def _describe(space: Space, config: SweepConfig, settings: DictConfig, version: 
         "sweep": {name: getattr(config, name) for name in _DECIDING},
         "settings": _settings(settings, {entry.key for entry in space.swept}),
     }
+    return dict(json.loads(json.dumps(described)))  # which has texts for keys, as what it is compared with
 
 
 def _settings(settings: Any, swept: set[str]) -> dict[str, Any]:
@@ -102,11 +105,22 @@ def check_same(record: SweepRecord, search: Mapping[str, Any], folder: Path) -> 
         )
 
 
+def in_recorded_order(search: Search, record: SweepRecord) -> Search:
+    """The same search with its settings in the order in which the record, if there is one, has numbered the
+    points: typed in another order they are the same.
+    """
+    if not record.exists():
+        return search
+    order = list(record.search()["swept"])
+    swept = tuple(sorted(search.space.swept, key=lambda entry: order.index(entry.key)))
+    return dataclasses.replace(search, space=dataclasses.replace(search.space, swept=swept))
+
+
 _NONE = object()
 
 
 def _shown(value: Any) -> str:
     if value is _NONE:
         return "not swept or set"
-    text = "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+    text = text_of(value)
     return text if len(text) <= 80 else f"{text[:80]}..."

@@ -40,7 +40,8 @@ class Swept:
         """Whether a text, which may come from a foreign record, is one of the values."""
         if self.values is not None:
             return text in self.values
-        number = re.fullmatch(r"-?[0-9.]{1,30}(e[+-]?[0-9]{1,3})?", text)
+        grammar = r"-?(0|[1-9][0-9]{0,29})" if self.whole else r"-?[0-9.]{1,30}(e[+-]?[0-9]{1,3})?"
+        number = re.fullmatch(grammar, text)
         try:
             return number is not None and self.low <= float(text) <= self.high
         except ValueError:

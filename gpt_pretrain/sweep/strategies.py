@@ -209,7 +209,8 @@ def promoted(trials: Iterable[Trial], reduction: int) -> Trial | None:
             (trial for trial in trials if len(trial.reached) >= rung),
             key=lambda trial: trial.reached[rung - 1],
         )
-        for trial in there[: max(1, len(there) // reduction)]:
+        going = [trial for trial in there if trial.status not in WITHOUT_RESULT]  # who failed leaves a place
+        for trial in going[: max(1, len(there) // reduction)]:
             if trial.status == PAUSED and len(trial.reached) == rung:
                 return trial
     return None

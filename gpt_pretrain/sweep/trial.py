@@ -22,11 +22,11 @@ from hydra.types import RunMode
 
 from gpt_pretrain.config import TrainConfig
 from gpt_pretrain.config.sweep import SweepConfig
-from gpt_pretrain.config.words import word
+from gpt_pretrain.config.words import word, words_of
 from gpt_pretrain.errors import DivergedError, InputError, StoppedError, UserFacingError
 from gpt_pretrain.launch.process import rank, without_launcher
 from gpt_pretrain.launch.signals import PASSES_ON
-from gpt_pretrain.runs.folders import find_checkpoints
+from gpt_pretrain.runs.folders import find_checkpoints, is_run
 from gpt_pretrain.sweep.record import (
     DIVERGED,
     ENDED,
@@ -39,6 +39,7 @@ from gpt_pretrain.sweep.record import (
     REFUSED,
     RUNNING,
     SweepRecord,
+    Trial,
     TrialFile,
     now,
 )
@@ -49,6 +50,7 @@ from gpt_pretrain.training.plan import Plan
 log = logging.getLogger(__name__)
 
 RECORD = "GPT_PRETRAIN_TRIAL"  # the file of this process's trial
+APART = "let hydra.sweep.subdir differ from trial to trial, as '${hydra.job.num}' does, or leave it out"
 _TAKEN_OVER = {"steps", "tokens_seen", "train_loss", "val_loss", "best_val_loss"}  # from a run's summary
 
 
@@ -79,11 +81,12 @@ def recorded(run: Path) -> Iterator[None]:
     before, begins_at = file.read(), next((path.name for path in find_checkpoints(run)), "")
     is_child = (before.host, before.pid) == (socket.gethostname(), os.getppid())  # of `run_alone`
     died_there = before.status == RUNNING and before.begun_at == begins_at
+    other = _owner(run, sweep, folder, before.number)
     file.update(
         status=RUNNING,
         reason="",
         exit_code=None,
-        folder=folder,
+        folder="" if other else folder,
         host=socket.gethostname(),
         pid=os.getpid(),
         started=now(),
@@ -92,6 +95,9 @@ def recorded(run: Path) -> Iterator[None]:
     )
     began = perf_counter()
     try:
+        if other:
+            names = f"trial {before.number} would write into the folder of trial {other.number}, {folder}"
+            raise InputError(f"{names}\n{APART}")
         yield
     except BaseException as error:
         if file.read().status not in ENDED:  # else a process of its own has said it better
@@ -104,13 +110,20 @@ def recorded(run: Path) -> Iterator[None]:
         file.update(seconds=round(before.seconds + perf_counter() - began, 3))
 
 
+def _owner(run: Path, sweep: Path, folder: str, number: int) -> Trial | None:
+    """The other trial that has run in the same folder, if one has."""
+    others = SweepRecord(sweep).refresh().values() if is_run(run) else ()
+    return next((other for other in others if other.number != number and other.folder == folder), None)
+
+
 def outcome(error: BaseException) -> tuple[str, int, str]:
     """Status, exit code and reason of a trial that ended with `error`."""
     match error:
         case StoppedError() | KeyboardInterrupt():
             return INTERRUPTED, getattr(error, "exit_code", 130), str(error) or "interrupted"
         case SystemExit():
-            return INTERRUPTED, error.code if isinstance(error.code, int) else 1, "ended before its time"
+            code = error.code & 255 if isinstance(error.code, int) else 1  # as a shell sees it
+            return INTERRUPTED, code, "ended before its time"
         case DivergedError():
             return DIVERGED, error.exit_code, str(error)
         case InputError():
@@ -201,14 +214,14 @@ def run_alone(run: Path) -> float | None:
     deaths, code = 0, -1
     while code < 0 and deaths < MOST_DEATHS:  # by a signal that it could not answer: as when memory runs out
         saved = find_checkpoints(run)[:1]
-        words = [*HydraConfig.get().overrides.task, word("hydra.run.dir", str(run)), "hydra.mode=RUN"]
+        words = [*words_of(HydraConfig.get(), "task"), word("hydra.run.dir", str(run)), "hydra.mode=RUN"]
         words += [word("resume", str(run))] * bool(saved)
         code = _ended(own_command(HydraConfig.get(), words))
         deaths = deaths + 1 if find_checkpoints(run)[:1] == saved else 1
     if code:
         why = f"failed with exit code {code}" if code > 0 else f"was killed {deaths} times on end by a signal"
         error = UserFacingError(f"the trial in {run} {why}")
-        error.exit_code = code if code > 0 else 5
+        error.exit_code = code if 0 < code < 256 else 5
         raise error
     file = own_record()
     return None if file is None else file.read().objective
@@ -230,7 +243,7 @@ def _ended(command: list[str]) -> int:
 
 # Hydra's own words of a sweep, and what each trial is given.
 OF_SWEEPS = ("hydra.sweep.", "hydra.sweeper", "hydra/sweeper", "hydra.launcher", "hydra/launcher")
-OF_TRIALS = ("hydra.run.dir=", "hydra.job.env_set", "+hydra.job.env_set")
+OF_TRIALS = ("hydra.run.dir=", "hydra.job.env_set")
 
 
 def own_command(
@@ -243,7 +256,8 @@ def own_command(
     folders = [entry for entry in hydra.runtime.config_sources if entry.provider == "command-line"]
     flags = [flag for entry in folders for flag in ("--config-dir", entry.path)]
     flags += ["--config-name", str(hydra.job.config_name)]
-    kept = [entry for entry in hydra.overrides.hydra if not entry.startswith(("hydra.mode=", *left_out))]
+    left_out = ("hydra.mode=", *left_out)
+    kept = [entry for entry in words_of(hydra, "hydra") if not entry.lstrip("+").startswith(left_out)]
     return [sys.executable, "-m", "gpt_pretrain", *flags, *kept, *words]
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from gpt_pretrain.config.words import word
+from gpt_pretrain.config.words import word, words_of
 from gpt_pretrain.errors import StoppedError
 from gpt_pretrain.sweep.trial import own_command, own_environment
 from gpt_pretrain.terminal.text import show
@@ -45,7 +45,8 @@ def run_workers(hydra: Any, folder: Path, jobs: int, look: Callable[[], None]) -
 
 def _start(hydra: Any, folder: Path, jobs: int, index: int) -> subprocess.Popen[bytes]:
     # What is to be tried again was set back before; a worker would do so again with what failed since.
-    words = [*hydra.overrides.task, "sweep.jobs=1", "sweep.retry=false", word("hydra.sweep.dir", str(folder))]
+    words = [*words_of(hydra, "task"), "sweep.jobs=1", "sweep.retry=false"]
+    words.append(word("hydra.sweep.dir", str(folder)))
     command = own_command(hydra, ["-m", *words], left_out=("hydra.sweep.dir=",))
     environment = own_environment() | {PARENT: str(os.getpid())}
     environment.setdefault("OMP_NUM_THREADS", str(_threads(jobs)))

@@ -25,6 +25,7 @@ from gpt_pretrain.config.paths import (
 from gpt_pretrain.config.words import value_of, with_paths_quoted
 from gpt_pretrain.data.sources import cache_dir
 from gpt_pretrain.errors import InputError
+from gpt_pretrain.sweep.space import read_space
 from tests.conftest import QUICK
 
 ROOTS = [*PROGRAMS.values(), BenchmarkConfig, BenchmarkDataConfig, BenchmarkDecodingConfig]
@@ -165,6 +166,22 @@ def test_a_mixture_without_a_weight_is_refused(given):
 def test_the_sources_of_a_mixture_may_be_globs_and_quoted(given, wanted):
     words = with_paths_quoted(["data=mixture", f"data.sources={given}"], {"data.sources"})
     assert compose("train", TrainConfig, words).data.sources == wanted
+
+
+@pytest.mark.parametrize(
+    ("given", "wanted"),
+    [
+        ("[x/a~b.txt:1],[x/c.txt:1]", [{"x/a~b.txt": 1.0}, {"x/c.txt": 1.0}]),
+        ("{a~.txt:1,c:2}, [[ab]~.txt:3]", [{"a~.txt": 1.0, "c": 2.0}, {"[ab]~.txt": 3.0}]),
+        ("[[ab]~.txt:1,c.txt:2]", [{"[ab]~.txt": 1.0, "c.txt": 2.0}]),
+    ],
+)
+def test_a_sweep_s_mixtures_are_as_many_as_are_typed(given, wanted):
+    (_, word) = with_paths_quoted(["-m", f"data.sources={given}"], {"data.sources"})
+    space = read_space([word, "seed=1,2"], None, 0)
+    words = {tuple(space.words(space.point(index))[:-1]) for index in range(2 * len(wanted))}
+    mixtures = [compose("train", TrainConfig, ["data=mixture", *chosen]).data.sources for chosen in words]
+    assert sorted(map(str, mixtures)) == sorted(map(str, wanted))
 
 
 def test_a_source_that_is_named_twice_is_refused():

@@ -5,13 +5,14 @@ import subprocess
 from pathlib import Path, PureWindowsPath
 
 import pytest
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from gpt_pretrain.cli.compose import compose
 from gpt_pretrain.config import TrainConfig
 from gpt_pretrain.config.paths import expanded, here
-from gpt_pretrain.config.words import typed, value_of, word
+from gpt_pretrain.config.words import text_of, typed, value_of, word
 from gpt_pretrain.errors import ArtifactError
 from gpt_pretrain.runs.record import SETTINGS, read_record
 from gpt_pretrain.terminal.text import printable
@@ -149,3 +150,27 @@ def test_a_hint_on_windows_is_one_word_there_and_names_the_same_folder(path, sho
     assert shown in (None, line)
     (argument,) = windows_words(line)
     assert PureWindowsPath(value_of("resume", [argument])) == PureWindowsPath(path)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        None,
+        True,
+        False,
+        3,
+        1e-05,
+        -2.5,
+        [1, None, "a b", "null", "1"],
+        {"a": None, "b": [True, "c,d"]},
+        [],
+        {},
+    ],
+)
+def test_a_preset_s_value_is_read_as_it_stands_in_its_yaml(value):
+    word = f"key={text_of(value)}"
+    assert OverridesParser.create().parse_override(word).value() == value
+
+
+def test_a_preset_s_text_is_in_hydra_s_grammar_already():
+    assert text_of("1e-4,1e-3") == "1e-4,1e-3"

@@ -1,29 +1,13 @@
 """Points looked at before the start: the short way finds what composing each point finds."""
 
-import hydra
 import pytest
-from hydra.core.global_hydra import GlobalHydra
-from hydra.types import RunMode
 
-from gpt_pretrain.cli.refusals import user_facing
-from gpt_pretrain.cli.schemas import config_dir, register_schemas
-from gpt_pretrain.config import TrainConfig
 from gpt_pretrain.errors import UserFacingError
 from gpt_pretrain.sweep import check
-from gpt_pretrain.sweep.check import Outlook, Sense, look_at_all
-from gpt_pretrain.sweep.refusals import refuse_with
+from gpt_pretrain.sweep.check import Outlook, look_at_all
 from gpt_pretrain.sweep.search import read_search
 from gpt_pretrain.sweep.space import read_space
 from tests.conftest import QUICK
-
-
-@pytest.fixture
-def sense():
-    register_schemas("train", TrainConfig)
-    refuse_with(lambda: user_facing(TrainConfig, debug=False))
-    with hydra.initialize_config_dir(str(config_dir()), version_base="1.3"):
-        loader = GlobalHydra.instance().config_loader()
-        yield Sense(loader, loader.load_configuration("train", [], RunMode.MULTIRUN), here=True)
 
 
 def said(found):
@@ -67,3 +51,13 @@ def test_what_is_typed_goes_above_a_preset(sense):
     search = read_search(sense, {}, ["sweep=chapter5_small", "optimizer.lr=0.1", "model=tiny"], "")
     assert search.space.n_points == 8
     assert {"optimizer.lr=0.1", "model=tiny"} <= set(search.space.words(search.space.point(0)))
+
+
+def test_a_setting_that_is_typed_with_a_plus_takes_the_short_way_too(sense):
+    words = [*QUICK, "++seed=1,2", "++optimizer.lr=1e-3,-1"]
+    space = read_space(words, sense.loader, 0)
+    assert check._by_value(sense, space) is not None
+    found = [said(found) for found in look_at_all(sense, space)]
+    assert found[0] == found[2]
+    assert isinstance(found[0], Outlook)
+    assert "optimizer.lr=-1.0 is out of range" in found[1][1]

@@ -74,3 +74,15 @@ def test_pictures_are_drawn_of_whatever_was_swept(tmp_path):
     names = {"curves.png", "loss_over_values.png", "parallel.png"}
     assert {path.name for path in tmp_path.iterdir()} == names
     assert all(min(Image.open(file).size) > 300 for file in tmp_path.iterdir())
+
+
+def test_a_point_that_was_refused_keeps_the_values_that_it_was_to_try():
+    refused = Trial(number=1, point={"seed": "7", "lr": "1"}, status="refused")
+    (row,) = table([refused], ["seed", "lr"])
+    assert (row["seed"], row["lr"]) == ("7", "1")
+    assert list(row)[:4] == ["rank", "trial", "seed", "lr"]
+
+
+def test_importance_is_the_same_for_losses_of_any_size():
+    trials = [trial(2 * a + b, 1e299 * (2 * a + b - 2), a=str(a), b=str(b)) for a in (0, 1) for b in (0, 1)]
+    assert importance(trials, ["a", "b"]) == pytest.approx({"a": 0.8, "b": 0.2})

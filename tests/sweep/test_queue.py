@@ -14,11 +14,11 @@ from gpt_pretrain.sweep.space import read_space
 from gpt_pretrain.sweep.trial import RECORD, recorded
 
 
-def queue(folder):
-    search = Search(space=read_space(["a=1,2"], None, seed=0), config=SweepConfig(), version="", described={})
+def queue(folder, words=("a=1,2",), obstacle=lambda point: None):
+    search = Search(space=read_space(words, None, seed=0), config=SweepConfig(), version="", described={})
     record = SweepRecord(folder)
     record.begin({})
-    return Queue(record, search, lambda point: None)
+    return Queue(record, search, obstacle)
 
 
 @pytest.fixture
@@ -67,6 +67,45 @@ def test_a_trial_that_runs_on_though_its_launcher_has_failed_is_left_to_itself(t
     assert [trial.status for trial in own.record.trials.values()] == ["running", "failed"]
 
 
+@pytest.mark.parametrize("status", ["interrupted", "paused"])
+def test_a_trial_that_had_begun_before_and_cannot_be_launched_has_failed(tmp_path, status):
+    """Else it would be launched again without end."""
+    own = queue(tmp_path)
+    own.config.prune = "halving"
+    (first,) = own.next(1)
+    own.record.update(first.number, status=status, reached=[2.5])
+    own.record.release([first.number])
+    trials = own.next(2)
+    assert sorted(trial.number for trial in trials) == [0, 1]
+    errors = {trial.number: OSError("no controller") for trial in trials}
+    own.settle(trials, errors, again=False)
+    assert [trial.status for trial in own.record.trials.values()] == ["failed"] * 2
+    assert own.next(2) == []
+
+
+@pytest.mark.parametrize("status", ["interrupted", "paused"])
+def test_what_a_trial_says_of_its_own_end_stands_though_its_launch_has_failed(tmp_path, status):
+    trials = (own := queue(tmp_path)).next(2)
+    own.record.file(0).update(status=status)
+    own.settle(trials, {0: OSError("killed"), 1: OSError("killed")}, again=False)
+    assert [trial.status for trial in own.record.trials.values()] == [status, "failed"]
+
+
+def test_a_trial_whose_launch_ends_well_and_that_never_began_has_failed(tmp_path):
+    trials = (own := queue(tmp_path)).next(2)
+    own.settle(trials, {}, again=False)
+    assert [trial.status for trial in own.record.trials.values()] == ["failed"] * 2
+
+
+def test_a_record_that_cannot_be_written_ends_the_sweep(tmp_path, monkeypatch):
+    trials = (own := queue(tmp_path)).next(1)
+    own.record.update(0, status="interrupted")
+    full = OSError(28, "No space left on device")
+    monkeypatch.setattr("gpt_pretrain.sweep.record.write_json", lambda *_: (_ for _ in ()).throw(full))
+    with pytest.raises(OSError, match="No space"):
+        own.settle([own.record.trials[0]], {trials[0].number: OSError("no controller")}, again=False)
+
+
 def test_no_trial_is_taken_once_there_are_as_many_failures_as_are_borne(tmp_path):
     own = queue(tmp_path)
     own.config.most_failures = 1
@@ -111,3 +150,17 @@ def test_what_no_process_has_and_has_not_ended_is_left(tmp_path):
     other.record.update(first.number, status="finished")
     other.record.release([0, 1])
     assert own.left() == 1
+
+
+def test_what_is_left_of_a_large_grid_is_counted_without_a_look_at_each_point(tmp_path):
+    """Which takes a tenth of a second, for each of a million."""
+    looked_at = []
+    own = queue(tmp_path, ["a=range(0,1000)", "b=range(0,1000)"], looked_at.append)
+    own.config.impossible = "skip"
+    (first,) = own.next(1)
+    looked_at.clear()
+    assert own.left() == 10**6
+    own.record.update(first.number, status="failed")
+    assert own.left() == 10**6 - 1
+    own.end()  # the others were passed over, in another process
+    assert (own.left(), looked_at) == (0, [])

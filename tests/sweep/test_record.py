@@ -4,6 +4,8 @@ import dataclasses
 import json
 import subprocess
 import sys
+import threading
+import time
 
 import pytest
 
@@ -20,10 +22,30 @@ def sweep(tmp_path):
     return begun
 
 
+def test_of_two_that_begin_at_once_the_first_one_s_search_stands(sweep):
+    search = sweep.folder / "search.json"
+    search.unlink()
+    second = threading.Thread(target=SweepRecord(sweep.folder).begin, args=({"format": 2},))
+    with sweep.turn():  # the first one has looked, and found none
+        second.start()
+        time.sleep(0.2)
+        assert not search.exists()
+        record.write_json(search, {"format": 1})
+    second.join()
+    assert sweep.search() == {"format": 1}
+
+
 def test_a_trial_is_read_as_it_was_written(sweep):
     trial = sweep.update(0, status="finished", objective=1.5, metrics={"val/loss": [[1, 2.5]]})
     assert SweepRecord(sweep.folder).refresh() == {0: trial}
     assert trial.measured() == {1: 2.5}
+
+
+def test_the_largest_values_of_a_trial_are_read_as_they_were_written(sweep):
+    most = sys.float_info.max  # what halving takes for a loss that is none; a perplexity comes close to it
+    changes = {"seed": 2**63 - 1, "exit_code": 255, "reached": [most], "metrics": {"a": [[2**53, most]]}}
+    trial = sweep.update(0, **changes, tokens_seen=2**53, val_loss=3.4e38, seconds=0)
+    assert SweepRecord(sweep.folder).refresh() == {0: trial}
 
 
 def test_a_number_that_is_none_becomes_null(sweep):
@@ -71,6 +93,22 @@ def test_a_trial_has_one_process_at_a_time(sweep):
         {"metrics": {"val/loss": [[1]]}},
         {"reached": ["1"]},
         {"reason": None},
+        {"number": False},
+        {"deaths": 1.5},
+        {"objective": 10**400},
+        {"objective": float("nan")},
+        {"val_loss": float("inf")},
+        {"seconds": None},
+        {"exit_code": 256},
+        {"exit_code": 4.5},
+        {"exit_code": -1},
+        {"exit_code": True},
+        {"steps": 2**53 + 1},
+        {"tokens_seen": 1.0},
+        {"reached": [True]},
+        {"metrics": {"val/loss": [[1, float("nan")]]}},
+        {"metrics": {"val/loss": [[-1, 2.0]]}},
+        {"folder": "\0"},
     ],
 )
 def test_what_is_no_trial_is_refused(sweep, change):

@@ -89,3 +89,10 @@ def test_a_foreign_point_is_none_of_the_space(point):
     space = read_space(["a=1,2", "b=interval(0,1)"], None, seed=0)
     assert space.holds({"a": "1", "b": "0.5"})
     assert not space.holds(point)
+
+
+@pytest.mark.parametrize("text", ["2.5", "2.0", "2e0", "02", "-0.0", "5", "1" * 40, "\u0663", "2\n"])
+def test_a_whole_interval_holds_whole_numbers_alone(text):
+    (entry,) = read_space(["a=int(interval(1,4))"], None, seed=0).swept
+    assert entry.holds("2")
+    assert not entry.holds(text)

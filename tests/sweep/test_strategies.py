@@ -6,7 +6,7 @@ import pytest
 
 from gpt_pretrain.config import SweepConfig
 from gpt_pretrain.errors import InputError
-from gpt_pretrain.sweep.record import DIVERGED, FINISHED, PAUSED, RUNNING, Trial
+from gpt_pretrain.sweep.record import DIVERGED, FAILED, FINISHED, PAUSED, RUNNING, Trial
 from gpt_pretrain.sweep.space import read_space
 from gpt_pretrain.sweep.strategies import build_draw, median_gives_up, n_trials, promoted, rungs
 
@@ -164,6 +164,17 @@ def test_halving_finishes_the_best_of_the_best():
     assert sorted(len(trial.reached) for trial in trials.values()) == [1] * 18 + [2] * 9
     finished = [trial for trial in trials.values() if trial.status == FINISHED]
     assert sorted(trial.objective for trial in finished) == sorted(loss[2] for loss in losses)[:3]
+
+
+@pytest.mark.parametrize("status", [DIVERGED, FAILED])
+def test_who_fails_after_a_rung_leaves_its_place_to_the_next_best(status):
+    trials = [Trial(number=n, point={}, status=PAUSED, reached=[n]) for n in range(6)]
+    trials[0].status = status
+    assert promoted(trials, 3).number == 1
+    trials[1].status = RUNNING
+    assert promoted(trials, 3).number == 2  # two of six go on, though one of the first two has failed
+    trials[2].status = FINISHED
+    assert promoted(trials, 3) is None
 
 
 @pytest.mark.parametrize("count", [1, 2, 5])

@@ -9,6 +9,7 @@ from hydra.core.config_store import ConfigStore
 from hydra.core.plugins import Plugins
 
 from gpt_pretrain.errors import StoppedError
+from gpt_pretrain.sweep.record import SweepRecord
 from gpt_pretrain.training import train as training
 from tests.conftest import QUICK
 from tests.training.test_tensorboard import hparams
@@ -191,6 +192,20 @@ def test_a_sweep_goes_on_by_its_folder_alone(typed, tmp_path, trained, command):
     assert [row["status"] for row in records(tmp_path / "sweep")] == ["finished"] * 2
 
 
+def test_a_folder_that_was_typed_with_a_plus_is_begun_though_the_same_sweep_is_unfinished_elsewhere(
+    typed, tmp_path, trained
+):
+    words = ["-m", *SETTINGS, "trainer.max_steps=1", "optimizer.lr=1e-3,2e-3"]
+    trained.failing[2e-3] = StoppedError(15, "stopped by signal 15")
+    assert typed("train", *words)[0] == 143
+    trained.failing.clear()
+    (unfinished,) = tmp_path.glob("multirun/*/*")
+    before = contents(unfinished)
+    assert typed("train", *words, "++hydra.sweep.dir=sweep")[0] == 0
+    assert [trial["status"] for trial in records(tmp_path / "sweep")] == ["finished"] * 2
+    assert contents(unfinished) == before
+
+
 OTHERS = {
     "optimizer.lr was 1e-3,2e-3, is 1e-3,3e-3": ["optimizer.lr=1e-3,3e-3"],
     "trainer.max_steps was 2, is 3": ["optimizer.lr=1e-3,2e-3", "trainer.max_steps=3"],
@@ -207,6 +222,36 @@ def test_another_search_in_the_same_folder_is_refused_and_the_difference_named(t
         code, said = typed("train", "-m", *SETTINGS, *words, NAMED)
         assert (code, named in said) == (2, True), said
         assert contents(tmp_path) == before
+
+
+def test_another_search_that_begins_in_the_folder_meanwhile_is_not_run_inside(
+    typed, tmp_path, trained, monkeypatch
+):
+    other = {"swept": {"seed": "1,2"}, "sweep": {}, "settings": {}}
+    monkeypatch.setattr(  # comes after the folder was found free
+        "gpt_pretrain.sweep.ahead.Ahead.announce", lambda *_: SweepRecord(tmp_path / "sweep").begin(other)
+    )
+    code, said = typed("train", "-m", *SETTINGS, "optimizer.lr=1e-3,2e-3", NAMED)
+    assert (code, "holds another sweep" in said, trained.seen) == (2, True, []), said
+
+
+def test_trials_that_would_share_a_folder_are_refused_before_any_runs(typed, tmp_path, trained):
+    words = ["optimizer.lr=1e-3,2e-3", "seed=1,2", NAMED]
+    for subdir in ("same", "${seed}"):
+        code, said = typed("train", "-m", *SETTINGS, *words, f"hydra.sweep.subdir={subdir}")
+        assert (code, "would share the folder" in said, len(said.splitlines())) == (2, True, 2), said
+        assert not list(tmp_path.iterdir())
+    assert trained.seen == []
+
+
+def test_a_trial_that_finds_another_one_s_run_in_its_folder_is_refused(typed, tmp_path, trained):
+    words = ["seed=1,11", "trainer.max_steps=1,11", "hydra.sweep.subdir='${seed}${trainer.max_steps}'", NAMED]
+    code, said = typed("train", "-m", *SETTINGS, *words)
+    assert (code, "trial 2 would write into the folder of trial 1, 111" in said) == (2, True), said
+    assert [row["status"] for row in records(tmp_path / "sweep")] == [
+        *("finished", "finished", "refused", "finished")
+    ]
+    assert trained.seen == ["11", "111", "1111"]
 
 
 def test_points_that_cannot_work_are_passed_over_or_refused_by_choice(typed, tmp_path, trained, capsys):

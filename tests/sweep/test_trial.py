@@ -8,6 +8,7 @@ import time
 from types import SimpleNamespace
 
 import pytest
+from omegaconf import OmegaConf
 
 from gpt_pretrain.config import SweepConfig
 from gpt_pretrain.errors import UserFacingError
@@ -27,7 +28,7 @@ def runs(tmp_path, monkeypatch):
             started.append(words)
             return [sys.executable, "-c", code, str(len(started))]
 
-        hydra = SimpleNamespace(get=lambda: SimpleNamespace(overrides=SimpleNamespace(task=[])))
+        hydra = SimpleNamespace(get=lambda: OmegaConf.create({"overrides": {"task": []}}))
         monkeypatch.setattr(trial, "HydraConfig", hydra)
         monkeypatch.setattr(trial, "own_command", command)
         monkeypatch.delenv(trial.RECORD, raising=False)
@@ -110,16 +111,24 @@ def test_what_is_beyond_all_numbers_fails_no_trial(judged):
 
 def test_workers_are_started_with_all_that_was_typed_and_a_trial_s_own_program_without_the_sweep():
     typed = [
-        "hydra.sweep.subdir=x",
-        "hydra.sweep.dir=old",
+        "hydra.sweep.subdir=${hydra.job.override_dirname}",  # unresolved: it is another one for each trial
+        "++hydra.sweep.dir=old",
         "hydra.sweeper.params={a: 1}",
-        "hydra.mode=MULTIRUN",
+        "++hydra.mode=MULTIRUN",
     ]
     hydra = SimpleNamespace(
         runtime=SimpleNamespace(config_sources=[]),
         job=SimpleNamespace(config_name="train"),
-        overrides=SimpleNamespace(hydra=[*typed, "+hydra.job.env_set.X=1", "hydra.job.name=n"]),
+        overrides=OmegaConf.create({"hydra": [*typed, "+hydra.job.env_set.X=1", "hydra.job.name=n"]}),
     )
     worker = trial.own_command(hydra, [], left_out=("hydra.sweep.dir=",))
     assert worker[5:] == [typed[0], typed[2], "+hydra.job.env_set.X=1", "hydra.job.name=n"]
     assert trial.own_command(hydra, [])[5:] == ["hydra.job.name=n"]
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [(SystemExit(256 + 3), 3), (SystemExit(-1), 255), (SystemExit("why"), 1), (SystemExit(), 1)],
+)
+def test_an_exit_code_is_the_one_that_a_shell_sees(error, code):
+    assert trial.outcome(error)[:2] == ("interrupted", code)

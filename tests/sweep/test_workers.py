@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from omegaconf import OmegaConf
 
 from gpt_pretrain.sweep import workers
 
@@ -32,3 +33,19 @@ def test_each_worker_has_devices_of_its_own_as_far_as_there_are_any(
 def test_workers_share_the_cores_and_each_has_one_at_least(monkeypatch, cores, jobs, threads):
     monkeypatch.setattr(workers.os, "sched_getaffinity", lambda pid: set(range(cores)), raising=False)
     assert workers._threads(jobs) == threads
+
+
+def test_a_worker_is_given_the_words_as_they_were_typed(monkeypatch, tmp_path):
+    started = []
+    monkeypatch.setattr(workers.subprocess, "Popen", lambda command, **_: started.append(command))
+    (tmp_path / "workers").mkdir()
+    words = ["data.path='a\\${b}.txt'", "schedule.min_lr=${optimizer.lr}", "seed=1,2"]
+    hydra = {
+        "runtime": {"config_sources": []},
+        "job": {"config_name": "train"},
+        "overrides": {"task": words, "hydra": ["hydra.sweep.subdir=${hydra.job.override_dirname}"]},
+    }
+    workers._start(OmegaConf.create(hydra), tmp_path, 2, 0)
+    (command,) = started
+    assert command[-7:-3] == ["-m", *words]
+    assert command[-8] == "hydra.sweep.subdir=${hydra.job.override_dirname}"
