@@ -68,7 +68,11 @@ def evaluate(config: EvaluateConfig, run: Path) -> None:
     corpus = load_corpus(config.data, tokenizer)
     check_windows(corpus, config.data, context_length)
     model.to(pick_device(config.device))
-    show(f"{source}: {model.n_params():,} parameters, windows of {context_length} tokens", file=sys.stderr)
+    text = ", ".join(part.name for part in corpus.parts)
+    show(
+        f"{source}: {model.n_params():,} parameters, on {text}, windows of {context_length} tokens",
+        file=sys.stderr,
+    )
     for remark in [*corpus.remarks(), *_not_its_own_split(source, config.data)]:
         show(remark, file=sys.stderr)
     show(f"{'':6}{'loss':>10}{'perplexity':>13}{'bits/byte':>12}{'tokens':>13}")

@@ -134,10 +134,11 @@ def _windows(
     from gpt_pretrain.data.windows import Share, read_windows
     from gpt_pretrain.tokenizer import decode
 
+    n_windows = epoch_windows(corpus, config.data, context_length)
     order = WindowOrder(
         corpus,
-        share=Share(batch_size=max(1, config.windows)),
-        n_windows=epoch_windows(corpus, config.data, context_length),
+        share=Share(batch_size=max(1, min(config.windows, n_windows))),
+        n_windows=n_windows,
         context_length=context_length,
         stride=config.data.window_stride(context_length),
         seed=config.seed,

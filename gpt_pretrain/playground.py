@@ -39,7 +39,7 @@ def playground(config: PlaygroundConfig, run: Path) -> None:
     try:
         import gradio
     except ImportError as error:
-        raise InputError("the playground needs gradio: pip install 'gpt_pretrain[playground]'") from error
+        raise InputError("the playground needs gradio: pip install '.[playground]'") from error
     page = build_page(gradio, load(config), config.decoding)
     here = {"server_name": "127.0.0.1", "server_port": config.port, "share": False}
     try:

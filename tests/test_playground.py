@@ -142,4 +142,4 @@ def test_sliders_reach_as_far_as_what_was_typed(loaded):
 def test_without_gradio_one_line_says_how_to_install_it(typed, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "gradio", None)
     code, error = typed("playground")
-    assert (code, "pip install 'gpt_pretrain[playground]'" in error) == (2, True)
+    assert (code, "pip install '.[playground]'" in error) == (2, True)

@@ -139,7 +139,7 @@ def transformers_model(model: "GPTModel") -> "torch.nn.Module":
     try:
         from transformers import GPT2Config, GPT2LMHeadModel
     except ImportError as error:
-        raise InputError("the comparison needs transformers: pip install 'gpt_pretrain[test]'") from error
+        raise InputError("the comparison needs transformers: pip install '.[test]'") from error
 
     shape = model.config
     settings = to_huggingface_config(shape, shape.vocab_size - 1)  # its dropout, too

@@ -17,8 +17,10 @@ from pathlib import Path
 from time import perf_counter
 
 from gpt_pretrain.cli.program import command
+from gpt_pretrain.cli.schemas import options
+from gpt_pretrain.config import TrainConfig, nearest
 from gpt_pretrain.config.fields import number
-from gpt_pretrain.errors import UserFacingError
+from gpt_pretrain.errors import InputError, UserFacingError
 from gpt_pretrain.terminal.text import show
 
 TRAINING = [
@@ -46,6 +48,10 @@ class BenchmarkRanksConfig:
 )
 def benchmark_ranks(config: BenchmarkRanksConfig, run: Path) -> None:
     """Time training on one process and on two, in turn, and the exchange of gradients alone."""
+    sizes = list(options("model", TrainConfig))
+    if config.size not in sizes:
+        told = f"no such model{nearest(config.size, sizes)} (there are {', '.join(sizes)})"
+        raise InputError(f"size={config.size}: {told}")
     show("round   one s/step   two s/step   all-reduce s   two/(one + all-reduce)")
     ratios = []
     for round_ in range(1, config.rounds + 1):

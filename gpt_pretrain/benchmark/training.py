@@ -64,7 +64,7 @@ class BenchmarkConfig(TrainConfig):
 def benchmark(config: BenchmarkConfig, run: Path) -> None:
     """Time training in turn with other ways to do it; without model=, each size that fits."""
     if config.compare == "transformers" and find_spec("transformers") is None:
-        raise InputError("compare=transformers needs it: pip install 'gpt_pretrain[test]'")
+        raise InputError("compare=transformers needs it: pip install '.[test]'")
     config.trainer = dataclasses.replace(
         config.trainer, max_steps=10**6, eval_every=10**6, eval_batches=1, keep_best=False
     )

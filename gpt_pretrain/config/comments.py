@@ -4,8 +4,11 @@ import ast
 import dataclasses
 import inspect
 import io
+import re
 import tokenize
 from functools import cache
+
+_TO_TOOLS = re.compile(r"#\s*(noqa|type:|pragma|fmt:|ruff:|mypy:)")
 
 
 @cache
@@ -26,7 +29,7 @@ def _own(cls: type) -> dict[str, str]:
     said: dict[int, str] = {}  # line to comment
     alone: set[int] = set()  # lines that hold nothing else
     for token in tokenize.generate_tokens(io.StringIO(source).readline):
-        if token.type == tokenize.COMMENT:
+        if token.type == tokenize.COMMENT and not _TO_TOOLS.match(token.string):
             said[token.start[0]] = token.string.lstrip("# ")
             if not token.line[: token.start[1]].strip():
                 alone.add(token.start[0])

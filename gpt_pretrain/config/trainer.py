@@ -86,6 +86,5 @@ class LoggerConfig:
         for name, package in (("wandb", "wandb"), ("mlflow", "mlflow-skinny")):
             if getattr(self, name) and find_spec(name) is None:
                 raise InputError(
-                    f"logger.{name}=true needs {package}, which is not installed: "
-                    f"pip install 'gpt_pretrain[{name}]'"
+                    f"logger.{name}=true needs {package}, which is not installed: pip install '.[{name}]'"
                 )

@@ -1,6 +1,5 @@
 """Prompts from the command line and from files, and results into one. Imports no torch."""
 
-import json
 import os
 import re
 from pathlib import Path
@@ -8,7 +7,7 @@ from typing import Any
 
 from gpt_pretrain.config.words import SWEEP, word
 from gpt_pretrain.errors import InputError
-from gpt_pretrain.foreign import parse_json, read_yaml
+from gpt_pretrain.foreign import json_text, parse_json, read_yaml
 from gpt_pretrain.runs.record import SETTINGS
 
 _TEXTS = ("prompt", "score", "decoding.stop", "decoding.banned_words")
@@ -51,7 +50,9 @@ def read_prompts(path: str) -> list[str]:
     """One prompt a line; of JSON lines, each one's `prompt`. Raises InputError that names the line."""
     file = Path(path)
     if not file.is_file():
-        raise InputError(f"prompts_file={path}: no such file")
+        raise InputError(
+            f"prompts_file={path}: {'a folder: give a file' if file.is_dir() else 'no such file'}"
+        )
     try:
         lines = file.read_bytes().decode("utf-8-sig").split("\n")
     except OSError as error:
@@ -111,5 +112,5 @@ def check_writable(key: str, path: str, suffix: str) -> None:
 
 def json_line(row: dict[str, Any]) -> str:
     """A row of a JSONL file; what no UTF-8 can hold (lone surrogates) as JSON's own escapes."""
-    line = json.dumps(row, ensure_ascii=False) + "\n"
+    line = json_text(row, ensure_ascii=False) + "\n"
     return line.encode("utf-8", "backslashreplace").decode()

@@ -20,6 +20,12 @@ from gpt_pretrain.loss import log_probabilities, perplexity
 from gpt_pretrain.model import GPTModel
 from gpt_pretrain.tokenizer import Tokenizer
 
+# What is to be written, by the setting that names the file.
+FORMS = {
+    "choices": '{"context": "...", "choices": ["...", "..."], "answer": 0}, or HellaSwag\'s own',
+    "cloze": '{"text": "..."} to ask for its last word, or {"context": "...", "target": "..."}',
+}
+
 
 @dataclass(frozen=True, slots=True)
 class Question:
@@ -124,7 +130,7 @@ def _read(path: str, setting: str, build: Callable[[Any], Question]) -> list[Que
             raise InputError(f"{setting}={path}: line {number} {error}") from error
         except (ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError) as error:
             raise InputError(
-                f"{setting}={path}: line {number} is no question of a kind that is known ({error!r:.80})"
+                f"{setting}={path}: line {number} is no question: write {FORMS[setting]}"
             ) from error
     if not questions:
         raise InputError(f"{setting}={path} holds no question")

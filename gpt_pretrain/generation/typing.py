@@ -51,7 +51,7 @@ def _editor(history: Path) -> Callable[[], str]:
     except ImportError:
         with contextlib.suppress(ImportError):  # Windows has none
             import readline  # noqa: F401 - input() uses it once it is imported
-        show("(pip install 'gpt_pretrain[terminal]' adds a history that lasts)", file=sys.stderr)
+        show("(pip install '.[terminal]' adds a history that lasts)", file=sys.stderr)
         return lambda: input("> ")
     session: PromptSession[str] = PromptSession(
         history=FileHistory(str(history)) if history.is_file() else InMemoryHistory(),

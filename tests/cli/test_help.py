@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+import re
 import subprocess
 import sys
 
@@ -58,6 +59,7 @@ def test_every_setting_of_every_program_has_a_line_with_its_meaning(asked, name)
     wanted = {key for key in known_keys(program.root) if key not in groups and not key.endswith(".name")}
     assert wanted - {"data.source"} - set(said) == set()
     assert [key for key in wanted & set(said) if not said[key]] == []
+    assert [key for key, meaning in said.items() if re.search("noqa|type: ignore", meaning)] == []
 
 
 def test_five_examples_and_the_groups_in_a_newcomer_s_order(asked):

@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 from omegaconf import OmegaConf
 
 from gpt_pretrain.cli import commands, program, refusals
@@ -123,6 +124,14 @@ def test_a_run_writes_nothing_outside_its_folder(typed, tmp_path):
     promised |= {"val", "summary.json", "environment.json", ".lock", ".saved"}
     names = {path.name for path in run.iterdir() if not path.name.startswith("events.out.tfevents.")}
     assert names == promised
+
+
+def test_what_follows_from_another_setting_is_written_down_as_it_was_typed(typed, tmp_path):
+    words = ["schedule.min_lr=${optimizer.lr}", "trainer.sample_prompt='\\${x}'"]
+    code, said = typed("train", *QUICK, "trainer.max_steps=1", "logger=csv", *words, "hydra.run.dir=run")
+    assert code == 0, said
+    written = (tmp_path / "run" / ".hydra" / "overrides.yaml").read_text()
+    assert yaml.safe_load(written)[-2:] == words
 
 
 @pytest.mark.parametrize("speaks", [True, False])

@@ -56,4 +56,4 @@ def test_without_the_library_input_reads_and_says_what_is_missing(monkeypatch, t
     monkeypatch.setattr(stdin, "isatty", lambda: True, raising=False)
     monkeypatch.setattr(sys, "stdin", stdin)
     assert list(typed_lines(tmp_path / "h")) == ["a", "b"]
-    assert "pip install 'gpt_pretrain[terminal]'" in capsys.readouterr().err
+    assert "pip install '.[terminal]'" in capsys.readouterr().err
