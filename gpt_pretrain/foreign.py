@@ -8,7 +8,7 @@ import json
 import os
 import re
 import stat
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import IO, Any
 
@@ -25,12 +25,14 @@ DEEPEST = 16  # levels of nested settings
 _NO_LINK = getattr(os, "O_NOFOLLOW", 0)
 _OPEN = os.O_RDONLY | _NO_LINK | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
 
+# Folders that other programs keep beside ours, with links of their own: nothing here looks into them.
+OF_OTHERS = ("wandb", ".submitit")
 
-def check_folder(folder: Path, *, but: Collection[str] = ()) -> None:
+
+def check_folder(folder: Path) -> None:
     """Raise ArtifactError for the first thing in `folder`, at any depth, that is neither file nor folder.
 
-    A link would be read or written through, a pipe waits for ever. Folders called as one of `but` are not
-    looked into: other programs write them.
+    A link would be read or written through, a pipe waits for ever.
     """
     waiting = [str(folder)]
     while waiting:
@@ -42,7 +44,7 @@ def check_folder(folder: Path, *, but: Collection[str] = ()) -> None:
                     f"{entry.path} is {what}, and is not followed: "
                     "a run's folder holds its own files; remove it, or put the file itself there"
                 )
-            if is_folder and entry.name not in but:
+            if is_folder and entry.name not in OF_OTHERS:
                 waiting.append(entry.path)
 
 

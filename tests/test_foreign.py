@@ -15,6 +15,7 @@ from omegaconf import OmegaConf
 from gpt_pretrain.config.border import as_typed, escaped
 from gpt_pretrain.errors import ArtifactError
 from gpt_pretrain.foreign import (
+    OF_OTHERS,
     check_folder,
     json_text,
     open_plain,
@@ -105,6 +106,18 @@ def test_a_folder_with_anything_but_files_and_folders_is_refused(tmp_path, depth
             odd.symlink_to("nowhere")
         case _:
             os.mkfifo(odd)
+    with pytest.raises(ArtifactError, match="is not followed"):
+        check_folder(tmp_path / "run")
+
+
+@pytest.mark.parametrize("name", OF_OTHERS)
+def test_what_another_program_keeps_in_a_folder_may_hold_its_own_links_but_be_none(tmp_path, name):
+    kept = tmp_path / "run" / "0" / name
+    kept.mkdir(parents=True)
+    (kept / "latest").symlink_to(tmp_path)
+    check_folder(tmp_path / "run")
+    kept.rename(tmp_path / "elsewhere")
+    kept.symlink_to(tmp_path / "elsewhere")
     with pytest.raises(ArtifactError, match="is not followed"):
         check_folder(tmp_path / "run")
 

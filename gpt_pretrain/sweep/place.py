@@ -28,7 +28,7 @@ def find_folder(config: DictConfig, search: Search) -> SweepRecord:
         )
     record = SweepRecord(folder)
     if record.exists() or (record.folder / TRIALS).exists():
-        check_folder(record.folder, but=_FOREIGN)
+        check_folder(record.folder)
     if record.exists():
         check_same(record, search.described, folder)
         record.refresh()
@@ -41,9 +41,6 @@ def find_folder(config: DictConfig, search: Search) -> SweepRecord:
     with read_write(config), open_dict(config):
         config.hydra.sweep.dir = str(folder)
     return record
-
-
-_FOREIGN = (".submitit",)  # which its launcher writes, and links to a job's script lie in
 
 
 def _is_named(config: DictConfig) -> bool:
@@ -61,7 +58,7 @@ def _unfinished(search: Search) -> Path | None:
         try:
             if differences(search.described, record.search()):
                 continue
-            check_folder(folder, but=_FOREIGN)
+            check_folder(folder)
             record.refresh()
             if record.has_ended(n_trials(search.space, search.config)):
                 continue

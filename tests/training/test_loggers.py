@@ -5,6 +5,7 @@ import pytest
 from gpt_pretrain.cli.compose import compose
 from gpt_pretrain.config import TrainConfig
 from gpt_pretrain.errors import InputError
+from tests import conftest
 from tests.training.test_train import rows, run
 
 QUICK = ["trainer.max_steps=2", "trainer.eval_every=1"]
@@ -52,6 +53,20 @@ def test_mlflow_keeps_every_row_in_the_runs_folder_and_goes_on_with_a_resumed_ru
     ]
     assert found.data.params["optimizer.lr"] == "0.001"
     assert (found.data.params["trainer.max_steps"], found.data.tags["now/trainer.max_steps"]) == ("2", "4")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("logger", ["tensorboard", "csv", "wandb", "mlflow"])
+def test_a_run_goes_on_by_its_command_whatever_its_logger_keeps_in_its_folder(typed, monkeypatch, logger):
+    """wandb has links there."""
+    if logger in ("wandb", "mlflow"):
+        pytest.importorskip(logger, reason=f"{logger} is not installed")
+    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
+    words = [f"logger={logger}", "logger.offline=true", *QUICK, "hydra.run.dir=run"]
+    code, error = typed("train", *conftest.QUICK, *words)
+    assert code == 0, error
+    code, error = typed("train", "resume=run", "trainer.max_steps=3")
+    assert code == 0, error
 
 
 @pytest.mark.parametrize("name", ["wandb", "mlflow"])
