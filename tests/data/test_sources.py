@@ -189,5 +189,5 @@ def test_a_hub_that_cannot_be_reached_leaves_what_was_prepared_from_it(tmp_path,
 def test_without_the_extra_hugging_face_says_how_to_install_it(tmp_path, load, monkeypatch):
     monkeypatch.setitem(sys.modules, "datasets", None)
     (tmp_path / "train.jsonl").write_text('{"text": "a"}')
-    with pytest.raises(InputError, match=r"pip install 'gpt_pretrain\[data\]'"):
+    with pytest.raises(InputError, match=r"pip install '\.\[data\]'"):
         load(tmp_path, source="hugging_face")

@@ -102,8 +102,8 @@ def test_a_bad_file_is_refused_with_its_line(tmp_path, name, content, told):
 
 
 def test_a_file_that_is_none_is_refused(tmp_path):
-    for path in (tmp_path, tmp_path / "none.txt"):
-        with pytest.raises(InputError, match="no such file"):
+    for path, told in ((tmp_path, "a folder: give a file"), (tmp_path / "none.txt", "no such file")):
+        with pytest.raises(InputError, match=told):
             read_prompts(str(path))
     for path in ("a.txt", str(tmp_path / "none" / "a.jsonl")):
         with pytest.raises(InputError, match="output="):

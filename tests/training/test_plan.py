@@ -1,4 +1,4 @@
-import dataclasses
+import copy
 
 import pytest
 from hypothesis import given
@@ -31,27 +31,29 @@ def test_an_epoch_of_fifteen_gives_appendix_d_its_135_steps():
 def test_the_first_budget_to_be_used_up_ends_the_run():
     assert plan_for("trainer.max_epochs=10", "trainer.max_steps=7").steps == 7
     assert plan_for("trainer.max_tokens=5120", "trainer.max_steps=70").steps == 10
-    assert str(plan_for().budget) == "trainer.max_epochs=1"
+    assert str(plan_for().budget) == "data.epochs=1"
 
 
 @given(
     budgets=st.fixed_dictionaries(
         {},
         optional={
-            "max_steps": st.integers(1, 40),
-            "max_tokens": st.integers(512, 20_000),
-            "max_epochs": st.floats(0.2, 4),
+            "trainer.max_steps": st.integers(1, 40),
+            "trainer.max_tokens": st.integers(512, 20_000),
+            "trainer.max_epochs": st.floats(0.2, 4),
         },
     )
 )
 def test_a_run_whose_named_budgets_are_doubled_goes_twice_as_far(budgets):
     def planned(budgets):
-        config = dataclasses.replace(CONFIG, trainer=dataclasses.replace(CONFIG.trainer, **budgets))
+        config = copy.deepcopy(CONFIG)
+        for setting, value in budgets.items():
+            section, _, name = setting.rpartition(".")
+            setattr(getattr(config, section), name, value)
         return make_plan(config, SHAPE, n_windows=18, world_size=1)
 
     plan = planned(budgets)
-    named = {budget.setting: budget.doubled().value for budget in (plan.budget, *plan.others)}
-    doubled = {key.removeprefix("trainer."): value for key, value in named.items()}
+    doubled = {budget.setting: budget.doubled().value for budget in (plan.budget, *plan.others)}
     assert planned(budgets | doubled).steps >= 2 * plan.steps
 
 
