@@ -40,7 +40,7 @@ from gpt_pretrain.errors import (
 )
 from gpt_pretrain.launch.job import job_name, requeue
 from gpt_pretrain.launch.process import is_launched, process, rank
-from gpt_pretrain.launch.signals import check, deferred, hearing
+from gpt_pretrain.launch.signals import deferred, hearing
 from gpt_pretrain.runs.owner import LOCK, OWNER
 from gpt_pretrain.sweep.refusals import refuse_with
 from gpt_pretrain.sweep.trial import is_recorded_trial, recorded
@@ -150,7 +150,6 @@ class Program:
         try:
             with deferred():  # till `_task` listens: nobody takes away what Hydra leaves half done
                 start(self._task)()
-            check()
         except (TypeError, ValueError, *_UNUSABLE_PATH) as error:
             if self.composed or "debug=true" in sys.argv:
                 raise

@@ -239,7 +239,8 @@ def test_a_signal_amid_hydra_s_work_ends_the_program_and_leaves_no_folder(
     monkeypatch.setattr(place, name, interrupted)
     words = ["-m", "seed=1,2"] if mode == "sweep" else ["plan=true"]
     code, error = typed("train", *QUICK, "trainer.max_steps=1", *named, *words)
-    assert code == 128 + signal.SIGHUP
-    assert "error: interrupted by SIGHUP" in error
+    is_over = mode == "run" and at.endswith("_flush_loggers")  # the program has done its work
+    assert code == (0 if is_over else 128 + signal.SIGHUP)
+    assert ("error: interrupted by SIGHUP" in error) != is_over
     if mode == "run":
         assert not list(tmp_path.iterdir())
