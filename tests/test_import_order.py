@@ -16,7 +16,7 @@ foreign
 terminal: text silence curve watching streams logs
 launch: launchers process job last_word watch meeting signals
 config: fields comments habits paths words model weights data decoding optimizer schedule sweep trainer
-    programs border
+    batch programs border
 loss
 model
 tokenizer: vocab segmentation patterns protocol bpe small tokenizer_json learn build

@@ -5,6 +5,7 @@ import sys
 
 import pytest
 
+from gpt_pretrain.config import SlurmConfig
 from gpt_pretrain.slurm import slurm
 
 
@@ -55,6 +56,10 @@ def test_what_is_typed_reaches_the_program_as_it_was(script):
         (["--", "model.n_layr=2"], "did you mean model.n_layers?"),
         (["node=2"], "did you mean nodes?"),
         (["time='1 #SBATCH'"], "is no word that sbatch could read"),
+        (["time=banana"], "write 4:00:00"),
+        (["memory=abc"], "or 200G"),
+        (["array=foo"], "write 0-7"),
+        (["signal=99999999999"], "at most 65535"),
         (["gpus=8", "--", "trainer.devices=4"], "trainer.devices=4, but the job has 8"),
         (["--", "-m"], "settings of train.py only"),
         (["--", "data.val_path='a\x1b[2Jb'"], "cannot hold control characters"),
@@ -64,3 +69,12 @@ def test_what_is_typed_reaches_the_program_as_it_was(script):
 def test_what_a_job_would_fail_on_is_refused_before_it_is_queued(script, arguments, said):
     code, printed = script(*arguments)
     assert (code, said in printed) == (2, True), printed
+
+
+def test_what_sbatch_reads_is_taken():
+    for time in ("90", "90:30", "4:00:00", "2-12", "2-12:30", "1-0:0:0", "UNLIMITED"):
+        SlurmConfig(time=time).check()
+    for memory in ("0", "64000", "200G", "200g", "200GB"):
+        SlurmConfig(memory=memory).check()
+    for array in ("3", "0-7", "1,3,5", "0-99%4", "0-15:4", "0-7,9%2"):
+        SlurmConfig(array=array).check()

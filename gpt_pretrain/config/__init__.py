@@ -4,6 +4,7 @@ A root (`TrainConfig`, `GenerateConfig`) has one section a config group. `to_con
 into these classes and refuses what does not fit; below that border no other kind of settings object exists.
 """
 
+from gpt_pretrain.config.batch import SlurmConfig
 from gpt_pretrain.config.border import MEMBERS, known_keys, say_what_is_wrong, sections, to_config, to_plain
 from gpt_pretrain.config.data import DataConfig, TokenizerConfig
 from gpt_pretrain.config.decoding import DecodingConfig
@@ -25,7 +26,6 @@ from gpt_pretrain.config.programs import (
     PlaygroundConfig,
     PlotConfig,
     PrepareConfig,
-    SlurmConfig,
     TrainConfig,
 )
 from gpt_pretrain.config.schedule import (
