@@ -1,7 +1,9 @@
 """From what Hydra composed to typed settings, and what is said where it does not fit."""
 
+import copy
 import dataclasses
 from collections.abc import Iterator, Mapping
+from functools import cache
 from types import ModuleType
 from typing import Any, TypeVar, get_type_hints
 
@@ -58,24 +60,11 @@ def to_typed(settings: DictConfig | Mapping[str, Any], root: type[C]) -> C:
     """`to_config` before values are compared with their ranges and with each other."""
     try:
         plain = _plain(settings)
-        schema = OmegaConf.structured(root)
         for section in {name for name, _ in sections(root)} & plain.keys():
             if not isinstance(plain[section], Mapping):
                 raise InputError(f"{section}={plain[section]!r:.40} is no group of settings")
-        for section, base in sections(root):
-            if base in MEMBERS:
-                name = plain.get(section, {}).get("name")
-                member = MEMBERS[base].get(str(name))
-                if member is None:
-                    raise InputError(f"{section}.name={name} is none of {', '.join(MEMBERS[base])}")
-                composed = OmegaConf.get_type(settings, section) if isinstance(settings, DictConfig) else dict
-                if composed not in (member, dict):
-                    raise InputError(
-                        f"{section}.name={name} cannot be set by itself: choose {section}={name}"
-                    )
-                schema[section] = member
-            else:
-                schema[section] = base
+        members = [_member(section, base, plain, settings) for section, base in sections(root)]
+        schema = copy.deepcopy(_schema((root, *members)))
         merged = OmegaConf.unsafe_merge(schema, escaped(plain))  # both are ours alone
         config = OmegaConf.to_object(merged)
     except OmegaConfBaseException as error:
@@ -87,6 +76,32 @@ def to_typed(settings: DictConfig | Mapping[str, Any], root: type[C]) -> C:
     if isinstance(settings, DictConfig):  # a record is data, and holds no ~ that we wrote
         expand_paths(config)
     return config
+
+
+def _member(
+    section: str, base: type, plain: Mapping[str, Any], settings: DictConfig | Mapping[str, Any]
+) -> type:
+    """The class of a section: `base`, or the one of its classes that the section's name says."""
+    if base not in MEMBERS:
+        return base
+    name = plain.get(section, {}).get("name")
+    member = MEMBERS[base].get(str(name))
+    if member is None:
+        raise InputError(f"{section}.name={name} is none of {', '.join(MEMBERS[base])}")
+    composed = OmegaConf.get_type(settings, section) if isinstance(settings, DictConfig) else dict
+    if composed not in (member, dict):
+        raise InputError(f"{section}.name={name} cannot be set by itself: choose {section}={name}")
+    return member
+
+
+@cache  # a sweep types the settings of each trial
+def _schema(classes: tuple[type, ...]) -> DictConfig:
+    """Of a root and its sections' classes."""
+    root, *members = classes
+    schema = OmegaConf.structured(root)
+    for (section, _), member in zip(sections(root), members, strict=True):
+        schema[section] = member
+    return schema
 
 
 def typed_section(settings: DictConfig, section: str, cls: type[C]) -> C:
