@@ -153,6 +153,8 @@ class Program:
         except (TypeError, ValueError, *_UNUSABLE_PATH) as error:
             if self.composed or "debug=true" in sys.argv:
                 raise
+            if isinstance(error, OSError):
+                raise InputError(f"{_shown(error)}: no folder of a run can be made there") from error
             raise InputError(f"the command line cannot be used: {error}") from error
 
     def _task(self, settings: DictConfig) -> float | None:
@@ -234,6 +236,11 @@ def _check_launch(arguments: list[str], *, several: bool) -> None:
             f"{started}, and each would start the sweep: "
             "leave it out and set trainer.devices, which starts every trial's own"
         )
+
+
+def _shown(error: OSError) -> str:
+    is_file = isinstance(error, FileExistsError | NotADirectoryError)
+    return f"{error.filename} " + ("is a file or lies in one" if is_file else f"({error.strerror})")
 
 
 def _follower_arguments() -> list[str]:

@@ -106,6 +106,7 @@ def nearest(word: str, known: list[str]) -> str:
         [alike]
         if alike
         else get_close_matches(word, known, n=1, cutoff=0.75)
+        or [key for key in known if sorted(key) == sorted(word)]  # letters swapped
         or [key for key in known if get_close_matches(leaf, [key.rsplit(".", 1)[-1]], cutoff=0.8)]
         or [key for key in known if len(word) > 1 and key.startswith(f"{word}-")]  # of a precision: 16, bf16
     )

@@ -37,6 +37,7 @@ def write(path, content: bytes):
     [
         (["model.n_layr=2"], "did you mean model.n_layers?"),
         (["model=tinny"], "did you mean tiny?"),
+        (["model=tyni"], "did you mean tiny?"),
         (["model.n_layers=abc"], "could not be converted to Integer"),
         (["model.emb_dim=100", "model.n_heads=3"], "not divisible by model.n_heads=3"),
         (["model.vocab_size=100", "tokenizer=gpt2"], "cannot hold the tokenizer's 50257 ids"),
@@ -68,8 +69,8 @@ def write(path, content: bytes):
         (["model={a:1}"], "model takes the name of an option: model=chapter5|"),
         (["trainer=[1,2]"], "the command line cannot be used"),
         (["model=tiny", "-m", "resume=nowhere"], "resume=nowhere is no sweep"),
-        (["hydra.run.dir=empty.txt"], "File exists: 'empty.txt'"),
-        (["hydra.run.dir=empty.txt/run"], "Not a directory: 'empty.txt/run'"),
+        (["hydra.run.dir=empty.txt"], "empty.txt is a file"),
+        (["hydra.run.dir=empty.txt/run"], "empty.txt/run is a file or lies in one"),
         (["seed=9223372036854775808"], "seed=9223372036854775808 is out of range"),
         (["trainer.max_epochs=1e300"], "trainer.max_epochs=1e+300 is more than 1e+18 tokens"),
         (["trainer.max_tokens=100"], "trainer.max_tokens=100 is less than one optimizer step"),
