@@ -139,7 +139,11 @@ class Queue:
                 continue
             status, code, reason = FAILED, 5, "its process ended without a word, as when memory runs out"
             if trial.number in errors:
-                status, code, reason = outcome(errors[trial.number])
+                told = outcome(errors[trial.number])
+                if now_ == trial:  # it did not come to begin
+                    status, code, reason = told
+                else:
+                    reason = f"{reason}; its launcher says {told[2]}"
             self.record.update(trial.number, status=status, exit_code=code, reason=reason)
         self.record.release(trial.number for trial in trials)
 
