@@ -97,22 +97,43 @@ def test_joblib_runs_trials_of_one_and_of_two_devices(program, tmp_path):
     assert [summary["tokens_seen"] for summary in summaries] == [6 * 2 * 64, 6 * 4 * 64]
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_saves_and_the_run_goes_on_from_there(program, tmp_path, number):
-    endless = [*SETTINGS, "trainer.max_steps=100000", "trainer.eval_every=100000", "hydra.run.dir=run"]
-    process = subprocess.Popen(
-        [sys.executable, str(ROOT / "train.py"), *endless],
-        cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        stderr=subprocess.PIPE,
-        stdout=subprocess.DEVNULL,
-        text=True,
-    )
-    deadline = time.monotonic() + 120
-    while not (tmp_path / "run" / "metrics.csv").is_file() or len(metrics(tmp_path / "run")) < 5:
-        assert time.monotonic() < deadline
-        time.sleep(0.2)
-    process.send_signal(number)
+@pytest.fixture
+def endless(tmp_path):
+    """Starts a run in `run`, in a group of its own, and waits for its first steps."""
+    started = []
+
+    def start(*words: str) -> subprocess.Popen:
+        budget = ["trainer.max_steps=100000", "trainer.eval_every=100000", "hydra.run.dir=run"]
+        process = subprocess.Popen(
+            [sys.executable, str(ROOT / "train.py"), *SETTINGS, *budget, *words],
+            cwd=tmp_path,
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            stderr=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            text=True,
+            start_new_session=True,
+        )
+        started.append(process)
+        deadline = time.monotonic() + 120
+        while not (tmp_path / "run" / "metrics.csv").is_file() or len(metrics(tmp_path / "run")) < 5:
+            assert time.monotonic() < deadline
+            time.sleep(0.2)
+        return process
+
+    yield start
+    for process in started:
+        process.kill()
+
+
+@pytest.mark.parametrize(
+    ("number", "to_all"), [(signal.SIGTERM, False), (signal.SIGINT, False), (signal.SIGTERM, True)]
+)
+def test_a_signal_saves_and_the_run_goes_on_from_there(program, tmp_path, endless, number, to_all):
+    process = endless(*["data.num_workers=2"] * to_all)
+    if to_all:  # as `timeout`, systemd and clusters send it, the loader's processes included
+        os.killpg(process.pid, number)
+    else:
+        process.send_signal(number)
     _, said = process.communicate(timeout=120)
     assert process.returncode == 128 + number
     assert "saved: go on with resume=run" in said
@@ -122,6 +143,18 @@ def test_a_signal_saves_and_the_run_goes_on_from_there(program, tmp_path, number
     done = program("train.py", "resume=run", f"trainer.max_steps={steps + 1}", "trainer.eval_every=1")
     assert done.returncode == 0, done.stderr
     assert json.loads((tmp_path / "run" / "summary.json").read_text())["steps"] == steps + 1
+
+
+@pytest.mark.skipif(
+    not Path("/proc/self/task").is_dir(), reason="finds the loader's processes in Linux's /proc"
+)
+def test_a_loader_s_process_that_dies_is_one_line(endless):
+    process = endless("data.num_workers=2")
+    (children,) = Path(f"/proc/{process.pid}/task/{process.pid}").glob("children")
+    os.kill(int(children.read_text().split()[-1]), signal.SIGKILL)
+    _, said = process.communicate(timeout=120)
+    assert (process.returncode, "Traceback" in said) == (5, False), said
+    assert "a process that loads data died" in said
 
 
 @pytest.mark.parametrize("jobs", [1, 2])

@@ -37,7 +37,7 @@ from gpt_pretrain.config import (
 from gpt_pretrain.config.habits import instead
 from gpt_pretrain.config.paths import path_keys
 from gpt_pretrain.errors import InfrastructureError, InputError, ReaderGoneError, UserFacingError
-from gpt_pretrain.launch.signals import interruptions_first
+from gpt_pretrain.launch.signals import Interrupted, interruptions_first, received
 from gpt_pretrain.launch.watch import is_failed_exchange
 from gpt_pretrain.terminal.streams import outlives_reader
 
@@ -88,9 +88,7 @@ def user_facing(root: type, *, debug: bool) -> Iterator[None]:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else Python's exit fails on it
             raise ReaderGoneError from error
         if isinstance(error, KeyboardInterrupt):
-            interrupted = UserFacingError(str(error) or "interrupted")
-            interrupted.exit_code = 128 + getattr(error, "number", signal.SIGINT)
-            raise interrupted from error
+            raise _interrupted(error) from error
         if isinstance(error, MemoryError):
             raise _out_of_memory() from error
         if isinstance(error, OSError) and error.errno in _NO_PATH:
@@ -101,11 +99,24 @@ def user_facing(root: type, *, debug: bool) -> Iterator[None]:
             raise
         if re.search("out of memory|can't allocate memory|ALLOC_FAILED", str(error)):  # NCCL's too
             raise _out_of_memory() from error
+        if re.search("DataLoader worker .* (exited|is killed)", str(error)):
+            if (number := received()) is not None:  # which has ended it, too
+                raise _interrupted(Interrupted(number)) from error
+            raise InfrastructureError(
+                "a process that loads data died, for want of memory perhaps: smaller data.num_workers, and "
+                "resume=<the run> goes on from its newest checkpoint"
+            ) from error
         if not is_failed_exchange(error):
             raise
         raise InfrastructureError(
             "another process of this run was lost: resume=<the run> goes on from its newest checkpoint"
         ) from error
+
+
+def _interrupted(error: KeyboardInterrupt) -> UserFacingError:
+    interrupted = UserFacingError(str(error) or "interrupted")
+    interrupted.exit_code = 128 + getattr(error, "number", signal.SIGINT)
+    return interrupted
 
 
 def _shortened(error: OSError) -> str:

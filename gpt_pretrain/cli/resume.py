@@ -63,9 +63,9 @@ def resume_arguments(arguments: list[str], conf: Path) -> list[str]:
         )
         return [*rest, word("hydra.run.dir", str(run))]
     record = read_record(checkpoint)
-    if record.data.cache_dir and not value_of("data.cache_dir", rest) and not rank():
-        show(f"data.cache_dir is not taken from {run}'s record: type it again to use it", file=sys.stderr)
-    _register(record, conf)
+    for key in _register(record, conf):
+        if value_of(key, rest) is None and not rank():
+            show(f"{key} is not taken from {run}'s record: type it again to use it", file=sys.stderr)
     chosen = {argument.lstrip("+~").partition("=")[0] for argument in rest}
     options = [f"{group}={RECORDED}" for group, _ in sections(TrainConfig) if group not in chosen]
     run = checkpoint.parent.parent
@@ -103,15 +103,21 @@ def _checkpoint_of(run: Path) -> Path | None:
     return checkpoint
 
 
-def _register(record: TrainConfig, conf: Path) -> None:
-    """Give Hydra the record as typed data: an option a group, and the root's own values."""
-    plain = to_plain(record)
-    defaults = to_plain(type(record.data)())
+def _register(record: TrainConfig, conf: Path) -> list[str]:
+    """Give Hydra the record as typed data: an option a group, and the root's own values. Returns the keys
+    that are not taken from it.
+    """
+    plain, left_out = to_plain(record), []
     for section, names in OF_THIS_MACHINE.items():
-        own = conf / section / f"{record.data.source}.yaml"
+        defaults = to_plain(type(getattr(record, section))())
+        own = conf / section / f"{plain[section].get('source', section)}.yaml"
         ours = OmegaConf.to_container(OmegaConf.load(own)) if own.is_file() else {}
         assert isinstance(ours, dict)
-        plain[section] |= {name: ours.get(name, defaults[name]) for name in names}
+        for name in names:
+            here_and_now = ours.get(name, defaults[name])
+            if plain[section][name] != here_and_now:
+                left_out.append(f"{section}.{name}")
+            plain[section][name] = here_and_now
     store = ConfigStore.instance()
     for section, _ in sections(TrainConfig):
         typed = as_typed(plain[section], type(getattr(record, section)))
@@ -121,6 +127,7 @@ def _register(record: TrainConfig, conf: Path) -> None:
         {"seed": record.seed, "trainer": plain["trainer"], "logger": plain["logger"]}, TrainConfig
     )
     store.store("train", root, group="schema", package="_global_")
+    return left_out
 
 
 def _newest_run(named: str | None) -> Path | None:

@@ -184,6 +184,14 @@ def _deafen() -> None:
     _heard.ear, _heard.number = None, None
 
 
+def leave_to_parent(worker: int) -> None:
+    """For a loader's process, over torch's own handler: a signal to all processes of a run, as `timeout` and
+    clusters send, is its main process's to answer, which needs this one to end its step.
+    """
+    for number in ENDING:
+        signal.signal(number, signal.SIG_IGN)
+
+
 def _in_child() -> None:
     """A forked process, as a loader's: its parent answers the terminal's signals, and ends it."""
     if _heard.ear is not None:

@@ -6,6 +6,7 @@ Imports no torch, so that finding out what to resume costs nothing.
 import hashlib
 import logging
 import os
+import re
 import shutil
 from collections.abc import Collection
 from pathlib import Path
@@ -48,9 +49,13 @@ def verify(folder: Path, *, but: Collection[str] = ()) -> None:
 
 def find_checkpoints(run: Path) -> list[Path]:
     """The checkpoints of a run's folder, newest first; not yet verified."""
-    found = (run / "checkpoints").glob("step-*")
-    # By length first: beyond eight digits names no longer sort as their steps do.
-    return sorted(found, key=lambda folder: (len(folder.name), folder.name), reverse=True)
+    # Not what somebody has put beside them: a copy would be the newest for ever.
+    steps = {
+        folder: int(match[1])
+        for folder in (run / "checkpoints").glob("step-*")
+        if (match := re.fullmatch(r"step-([0-9]{8,18})", folder.name))
+    }
+    return sorted(steps, key=lambda folder: steps[folder], reverse=True)
 
 
 def newest_valid(run: Path) -> tuple[Path | None, list[str]]:

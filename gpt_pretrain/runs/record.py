@@ -11,7 +11,7 @@ from gpt_pretrain.foreign import read_yaml
 SETTINGS = "settings.yaml"
 
 # Where this machine writes and what it fetches is said here and now, never by what may come from elsewhere.
-OF_THIS_MACHINE = {"data": ("cache_dir", "url", "sha256")}
+OF_THIS_MACHINE = {"data": ("cache_dir", "url", "sha256"), "logger": ("mlflow_uri",)}
 
 
 def read_record(checkpoint: Path) -> TrainConfig:

@@ -15,6 +15,7 @@ from gpt_pretrain.data.corpus import Corpus
 from gpt_pretrain.data.order import WindowOrder
 from gpt_pretrain.data.tokens import Tokens
 from gpt_pretrain.data.windows import Share, batch_in_order, count_windows, read_windows
+from gpt_pretrain.launch.signals import leave_to_parent
 from gpt_pretrain.training.draws import BookDraws, shuffled
 from gpt_pretrain.training.plan import Plan
 
@@ -230,6 +231,7 @@ class GPTDataModule(L.LightningDataModule):
             num_workers=self.config.num_workers,
             persistent_workers=self.config.num_workers > 0,
             pin_memory=torch.cuda.is_available(),
+            worker_init_fn=leave_to_parent,
         )
 
 

@@ -195,11 +195,14 @@ def test_a_checkpoint_without_the_newest_settings_gets_their_defaults(typed, run
 def test_a_resume_does_not_write_where_only_the_record_says(typed, run, tmp_path):
     settings = record(run)
     settings["data"] |= {"cache_dir": str(tmp_path / "elsewhere"), "url": "file:///etc/passwd"}
+    settings["logger"] |= {"mlflow_uri": f"file://{tmp_path}/mlflow"}
     rewrite(run, yaml.safe_dump(settings))
     code, said = typed("train", "resume=run", "trainer.max_steps=3")
-    assert (code, "data.cache_dir is not taken from" in said) == (0, True)
+    for key in ("data.cache_dir", "data.url", "logger.mlflow_uri"):
+        assert (code, f"{key} is not taken from" in said) == (0, True)
     assert not (tmp_path / "elsewhere").exists()
-    assert read_record(run / "checkpoints" / "step-00000003").data.url is None
+    went_on = read_record(run / "checkpoints" / "step-00000003")
+    assert (went_on.data.url, went_on.logger.mlflow_uri) == (None, None)
 
 
 # What a downloaded run may try. Each trick writes into `tmp_path`; "canary" there must not change, and

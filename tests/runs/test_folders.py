@@ -3,7 +3,18 @@
 import json
 import shutil
 
-from gpt_pretrain.runs.folders import MANIFEST, SAVED, has_saved, is_whole, remove, replace, restore, tidy
+from gpt_pretrain.runs.folders import (
+    MANIFEST,
+    SAVED,
+    find_checkpoints,
+    has_saved,
+    is_whole,
+    remove,
+    replace,
+    restore,
+    step_folder,
+    tidy,
+)
 
 
 def checkpoint(run, step):
@@ -54,6 +65,15 @@ def test_a_file_of_another_size_is_not_whole(tmp_path):
     assert not is_whole(folder)
     (folder / MANIFEST).write_text("[]")
     assert not is_whole(folder)
+
+
+def test_a_copy_beside_the_checkpoints_is_none_of_them(tmp_path):
+    steps = [7, 12345678, 123456789]
+    names = [step_folder(tmp_path, step).name for step in steps]
+    others = [f"{names[0]}.bak", f"{names[0]} (copy)", "step-9", "step-best", f"step-{'9' * 200}"]
+    for name in [*names, *others]:
+        (tmp_path / "checkpoints" / name).mkdir(parents=True)
+    assert [folder.name for folder in find_checkpoints(tmp_path)] == names[::-1]
 
 
 def test_a_run_remembers_that_it_has_saved(tmp_path):
