@@ -175,7 +175,12 @@ def _tokenizer_json(ranks: dict[bytes, int], pattern: str, special: dict[str, in
             if len(parts) == 2:
                 merges.append([shown(parts[0]), shown(parts[1])])
     byte_level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": False}
-    split = {"type": "Split", "pattern": {"Regex": pattern}, "behavior": "Isolated", "invert": False}
+    split = {
+        "type": "Split",
+        "pattern": {"Regex": patterns.for_oniguruma(pattern)},
+        "behavior": "Isolated",
+        "invert": False,
+    }
     return {
         "version": "1.0",
         "added_tokens": [added_token(token, id_) for token, id_ in special.items()],

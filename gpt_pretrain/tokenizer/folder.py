@@ -3,12 +3,14 @@
 How many ids a model has says nothing about what they mean: only files do, or the user.
 """
 
+import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from gpt_pretrain.errors import ArtifactError, InputError
 from gpt_pretrain.foreign import parse_json
+from gpt_pretrain.terminal.text import show
 from gpt_pretrain.tokenizer.bpe import ENCODINGS, RANKS_FILE, BPETokenizer, gpt2_ranks, read_ranks
 from gpt_pretrain.tokenizer.build import special_above
 from gpt_pretrain.tokenizer.protocol import END_OF_TEXT, Tokenizer, added_token, to_json
@@ -70,12 +72,22 @@ def find_tokenizer(folder: Path, read: Read = Path.read_bytes) -> Tokenizer | No
 def _from_tokenizer_json(folder: Path, read: Read) -> Tokenizer:
     content = read(folder / "tokenizer.json")
     whole = _parsed(content, folder / "tokenizer.json")
+    config = _object(folder / "tokenizer_config.json", read)
+    before = whole.get("pre_tokenizer") or {}
+    # transformers' own class for GPT-2 builds this step anew, as the settings beside it say.
+    rebuilt = before.get("type") == "ByteLevel" and str(config.get("tokenizer_class")).startswith("GPT2Tok")
+    if rebuilt and config.get("add_prefix_space") and not before.get("add_prefix_space"):
+        before["add_prefix_space"] = True
+        content = to_json(whole)
     is_gpt2, end_of_text = _is_gpt2(whole), _end_of_text(folder, read, whole)
     if is_gpt2:
         added = {str(entry["content"]): int(entry["id"]) for entry in whole.get("added_tokens") or []}
         if (gpt2 := _gpt2(added, end_of_text)) is not None:
             return gpt2
-    return HuggingFaceTokenizer(content, end_of_text, path=f"{folder}/tokenizer.json")
+    found = HuggingFaceTokenizer(content, end_of_text, path=f"{folder}/tokenizer.json")
+    if found.adds:
+        _say_what_is_left_out(folder / "tokenizer.json")
+    return found
 
 
 def _from_pair(folder: Path, vocab: str, merges: str, read: Read) -> Tokenizer:
@@ -83,7 +95,9 @@ def _from_pair(folder: Path, vocab: str, merges: str, read: Read) -> Tokenizer:
     ids = _parsed(read(folder / vocab), folder / vocab)
     added = _added_beside(folder, read)
     lines = read(folder / merges).decode("utf-8", "replace").splitlines()
-    byte_level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True}
+    config = _object(folder / "tokenizer_config.json", read)
+    spaced = bool(config.get("add_prefix_space"))
+    byte_level = {"type": "ByteLevel", "add_prefix_space": spaced, "trim_offsets": True}
     pairs = [line.split(" ") for line in lines if line and not line.startswith("#version")]
     whole = {
         "version": "1.0",
@@ -93,9 +107,18 @@ def _from_pair(folder: Path, vocab: str, merges: str, read: Read) -> Tokenizer:
         "model": {"type": "BPE", "vocab": ids, "merges": pairs},
     }
     end_of_text = _end_of_text(folder, read, whole)
-    if ids == _published() and (gpt2 := _gpt2(added, end_of_text)) is not None:
+    if config.get("add_bos_token"):
+        _say_what_is_left_out(folder / "tokenizer_config.json")
+    if not spaced and ids == _published() and (gpt2 := _gpt2(added, end_of_text)) is not None:
         return gpt2
     return HuggingFaceTokenizer(to_json(whole), end_of_text, [end_of_text], f"{folder}/{vocab}")
+
+
+def _say_what_is_left_out(file: Path) -> None:
+    show(
+        f"{file} sets tokens around each text: they are left out, here and in what is written",
+        file=sys.stderr,
+    )
 
 
 def _is_gpt2(whole: Mapping[str, Any]) -> bool:

@@ -3,6 +3,8 @@
 Source: tiktoken_ext/openai_public.py of tiktoken.
 """
 
+import re
+
 GPT2 = r"'(?:[sdmt]|ll|ve|re)| ?\p{L}++| ?\p{N}++| ?[^\s\p{L}\p{N}]++|\s++$|\s+(?!\S)|\s"
 CL100K = (
     r"'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?+\p{L}++|\p{N}{1,3}+| ?[^\s\p{L}\p{N}]++[\r\n]*+|\s++$"
@@ -28,3 +30,26 @@ FASTER = {
     ),
     O200K: rf"(?:{_O200K_PLAIN})|\s+(?!\S)|\s+",
 }
+
+_PART = re.compile(
+    r"(?P<atom>\\[pPxu]\{[^}]*\}|\\.|\[\^?\]?(?:\\.|\[(?:\\.|[^\\\]])*\]|[^\\\]])*\]|.)"
+    r"(?P<interval>\{\d+(?:,\d*)?\}\+)?",
+    re.DOTALL,
+)
+
+
+def for_oniguruma(pattern: str) -> str:
+    """The same pattern for the regex engine that reads a tokenizer.json, to which `x{1,3}+` is `(?:x{1,3})+`.
+
+    Such an interval becomes `(?>x{1,3})`; `x++` is possessive there too.
+    """
+    written, opened = "", [0]
+    for part in _PART.finditer(pattern):
+        atom, interval = part["atom"], part["interval"]
+        begins = opened.pop() if atom == ")" and len(opened) > 1 else len(written)
+        if atom == "(":
+            opened.append(begins)
+        written += atom
+        if interval is not None:
+            written = f"{written[:begins]}(?>{written[begins:]}{interval[:-1]})"
+    return written

@@ -1,6 +1,9 @@
 """A Hugging Face `tokenizer.json` through the `tokenizers` library."""
 
+import base64
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -21,6 +24,15 @@ BYTE_OF = {character: bytes([byte]) for byte, character in enumerate(printable_b
 BYTE_LEVEL = {"ByteLevel", "Fuse"}
 BY_TOKEN = {"Replace", "ByteFallback", "Fuse", "Strip", "Metaspace", "WordPiece"}
 MOST_IDS = 1 << 24  # tables are as long as the largest id says, and that may come from elsewhere
+# Characters that a file's steps may make of one, were each to lengthen all that the last one wrote.
+MOST_GROWTH = 32
+# What these lengthen a text may have, and any file does so, once: it counts in what a file itself writes.
+GROWTH = {"NFC": 3, "NFD": 4, "NFKC": 18, "NFKD": 18, "Lowercase": 2, "Metaspace": 2}
+GROWTH |= {"BertNormalizer": 4, "ByteLevel": 4}
+LONGEST_FORM = 33  # bytes of Unicode's longest plain form, that of U+FDFA: a sound charsmap writes no more
+# Possessive, and one that never ends is taken too: else a file of quotes takes for ever.
+_TEXT = r'"[^"\\]*+(?:\\.[^"\\]*+)*+'
+_PAIR_OR_TEXT = re.compile(rf'\[\s*{_TEXT}"\s*,\s*{_TEXT}"\s*\]|{_TEXT}"?', re.DOTALL | re.ASCII)
 
 
 class HuggingFaceTokenizer(InSegments):
@@ -28,6 +40,9 @@ class HuggingFaceTokenizer(InSegments):
 
     They are decoded as amid a text: a space that its first word lacks is there. What the file's normalizer or
     pre-tokenizer drops (capitals, line ends) comes back no more than in transformers.
+
+    Tokens that a file's template sets around a text (`adds` many) are left out, in what is handed on too: no
+    run is trained with them. What its normalizer prepends to a text stands before each segment of a long one.
     """
 
     name = "huggingface"
@@ -39,6 +54,12 @@ class HuggingFaceTokenizer(InSegments):
         """Raises ArtifactError for a file that is no tokenizer, or whose tokens write what depends on their
         neighbours; InputError where it lacks `end_of_text`.
         """
+        self.end_of_text, self.special_tokens = end_of_text, special_tokens or []
+        file = path or "tokenizer.json"
+        with _panics_refused(file):
+            self._read(content, file)
+
+    def _read(self, content: bytes, file: str) -> None:
         try:
             from tokenizers import Tokenizer
         except ImportError as error:
@@ -46,17 +67,22 @@ class HuggingFaceTokenizer(InSegments):
                 "tokenizer=huggingface needs the tokenizers library: pip install '.[data]'"
             ) from error
         try:
-            self._tokenizer = Tokenizer.from_str(content.decode())
+            text = content.decode()
+            if _growth(text) > MOST_GROWTH:  # first, since reading it does that to its own added tokens
+                raise ValueError(f"one character may become more than {MOST_GROWTH}: use another file")
+            self._tokenizer = Tokenizer.from_str(text)
         except Exception as error:  # the library raises bare Exception
-            raise ArtifactError(f"{path or 'tokenizer.json'} is no tokenizer: {error}") from error
-        self.end_of_text, self.special_tokens = end_of_text, special_tokens or []
+            raise ArtifactError(f"{file} is no tokenizer: {error}") from error
         self._tokenizer.add_special_tokens(self.special_tokens)
         self._tokenizer.no_padding()  # which a file may ask for, as for cutting texts off
         self._tokenizer.no_truncation()
-        end_of_text_id = self._tokenizer.token_to_id(end_of_text)
+        self.adds = self._tokenizer.num_special_tokens_to_add(False)
+        if self.adds:
+            self._tokenizer.post_processor = None
+        end_of_text_id = self._tokenizer.token_to_id(self.end_of_text)
         if end_of_text_id is None:
             raise InputError(
-                f"tokenizer.end_of_text={end_of_text} is not in {path or 'tokenizer.json'}: set one of "
+                f"tokenizer.end_of_text={self.end_of_text} is not in {file}: set one of "
                 f"{', '.join(self._likely_ends()) or 'its own tokens, or add it to tokenizer.special_tokens'}"
             )
         self.end_of_text_id = end_of_text_id
@@ -65,24 +91,23 @@ class HuggingFaceTokenizer(InSegments):
             self._bytes_of = self._byte_table()
         except ValueError as error:
             raise ArtifactError(
-                f"{path or 'tokenizer.json'}: {error}, so that a token's text depends on its neighbours: "
+                f"{file}: {error}, so that a token's text depends on its neighbours: "
                 "only those of ByteLevel, Metaspace or WordPiece are read"
             ) from error
         self.vocab_size = max(self._bytes_of) + 1
         if self.vocab_size > MOST_IDS:
-            raise ArtifactError(
-                f"{path or 'tokenizer.json'} has the id {self.vocab_size - 1}, above {MOST_IDS}"
-            )
+            raise ArtifactError(f"{file} has the id {self.vocab_size - 1}, above {MOST_IDS}")
 
     def encode_segment(self, text: str, *, allow_special: bool = False) -> np.ndarray:
         self._tokenizer.encode_special_tokens = not allow_special  # true means: as plain text
-        try:
-            encoded = self._tokenizer.encode(without_surrogates(text), add_special_tokens=False)
-        except Exception as error:  # the library has no other kind
-            raise InputError(
-                f"tokenizer=huggingface cannot read the text: {error}\n"
-                "choose another tokenizer, or give it a token for what it does not know"
-            ) from error
+        with _panics_refused("tokenizer=huggingface"):
+            try:
+                encoded = self._tokenizer.encode(without_surrogates(text), add_special_tokens=False)
+            except Exception as error:  # the library has no other kind
+                raise InputError(
+                    f"tokenizer=huggingface cannot read the text: {error}\n"
+                    "choose another tokenizer, or give it a token for what it does not know"
+                ) from error
         return np.array(encoded.ids, np.uint32)
 
     def decode_bytes(self, token_ids: list[int]) -> bytes:
@@ -124,13 +149,75 @@ class HuggingFaceTokenizer(InSegments):
         return table | {id_: text.encode() for id_, text in zip(rest, texts, strict=True)}
 
 
+@contextmanager
+def _panics_refused(file: str) -> Iterator[None]:
+    """What makes the library, which is Rust, panic is an ArtifactError: a panic is no Exception."""
+    try:
+        yield
+    except BaseException as error:
+        if type(error).__module__ != "pyo3_runtime":
+            raise
+        said = " ".join(str(error).split())[:200]
+        raise ArtifactError(
+            f"{file} makes the tokenizers library fail: {said}: use another tokenizer"
+        ) from error
+
+
+def _growth(content: str) -> int:
+    """How many characters the steps of a tokenizer.json may make of one: 1 where they lengthen nothing."""
+    from tokenizers import Tokenizer
+
+    # Merges, by far the most of its values, are pairs of texts.
+    whole = parse_json(_PAIR_OR_TEXT.sub(lambda match: "0" if match[0][0] == "[" else match[0], content))
+    alone = {key: whole.get(key) for key in ("normalizer", "pre_tokenizer")}
+    alone |= {"version": "1.0", "model": {"type": "BPE", "vocab": {}, "merges": []}}
+    tokenizer = Tokenizer.from_str(to_json(alone).decode())
+    growth, writes = 1, False  # whether a step so far may write what a later one lengthens
+    steps = [*_steps(tokenizer.normalizer, "normalizers"), *_steps(tokenizer.pre_tokenizer, "pretokenizers")]
+    for step in steps:
+        if growth > MOST_GROWTH:
+            break
+        kind, written = step["type"], step.get("content") or step.get("prepend") or ""
+        if kind == "Replace":
+            growth *= _growth_of_replace(step["pattern"], written)
+        elif kind == "Prepend":
+            growth *= max(1, len(written))
+        elif kind == "Precompiled":
+            growth *= _growth_of_charsmap(step["precompiled_charsmap"], of_ascii=not writes)
+        elif writes:
+            growth *= GROWTH.get(kind, 1)
+        writes = writes or not written.isascii() or kind in ("BertNormalizer", "ByteLevel", "Precompiled")
+    return growth
+
+
+def _growth_of_replace(pattern: dict[str, str], written: str) -> int:
+    if text := pattern.get("String"):
+        return max(1, -(-len(written) // len(text)))
+    one = r"(\\s|\[[^\]\\]+\]|[^\\\[\](){}^$.|*+?])(\+|\{[1-9]\d*(,\d*)?\})?"
+    # Others may match nothing, beside every character.
+    return max(1, len(written)) if re.fullmatch(one, pattern.get("Regex", "")) else 1 + len(written)
+
+
+def _growth_of_charsmap(charsmap: str, *, of_ascii: bool) -> int:
+    """Of SentencePiece's table: a tree's size in 4 bytes, the tree, what it writes, each before a 0."""
+    from tokenizers import normalizers
+
+    content = base64.b64decode(charsmap)
+    start = 4 + int.from_bytes(content[:4], "little")
+    longest = max((len(match[0]) for match in re.finditer(rb"[^\0]+", content[start:])), default=1)
+    if longest > LONGEST_FORM or not of_ascii:
+        return longest
+    step = normalizers.Precompiled(content)
+    return max(1, *(len(step.normalize_str(chr(code))) for code in range(128)))
+
+
 def _give_decoder(tokenizer: Any) -> None:
     """Where a file forgets its decoder: that of the marks which its pre-tokenizer puts into a text."""
     from tokenizers import decoders
 
     if tokenizer.decoder is not None or tokenizer.pre_tokenizer is None:
         return
-    for step in _flat(parse_json(tokenizer.pre_tokenizer.__getstate__()), "pretokenizers"):
+    for step in _steps(tokenizer.pre_tokenizer, "pretokenizers"):
         if step["type"] == "ByteLevel":
             tokenizer.decoder = decoders.ByteLevel()
         elif step["type"] == "Metaspace":
@@ -141,7 +228,7 @@ def _give_decoder(tokenizer: Any) -> None:
 
 def _kinds(decoder: Any) -> set[str]:
     """What a decoder does. Raises ValueError for what has no table, or may make much of little."""
-    steps = [] if decoder is None else _flat(parse_json(decoder.__getstate__()), "decoders")
+    steps = _steps(decoder, "decoders")
     kinds = {step["type"] for step in steps}
     lengthens = any(
         len(step["content"]) > 1 or not step["pattern"].get("String")
@@ -152,6 +239,10 @@ def _kinds(decoder: Any) -> set[str]:
     if not sound or lengthens or len(steps) > DEEPEST:
         raise ValueError(f"its decoder is {', '.join(step['type'] for step in steps[:DEEPEST])}")
     return kinds
+
+
+def _steps(part: Any, inner: str) -> list[dict[str, Any]]:
+    return [] if part is None else _flat(parse_json(part.__getstate__()), inner)
 
 
 def _flat(step: dict[str, Any], inner: str) -> list[dict[str, Any]]:

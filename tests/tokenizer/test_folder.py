@@ -176,3 +176,61 @@ def test_gpt2_s_vocabulary_with_an_end_in_its_midst_is_read_as_the_library_reads
     found = find_tokenizer(tmp_path)
     assert found.end_of_text_id == 0
     assert found.encode(TEXT).tolist() == of("gpt2").encode(TEXT).tolist()
+
+
+@pytest.mark.parametrize("form", ["two files", "tokenizer.json"])
+def test_a_gpt2_that_sets_a_space_before_a_text_is_read_so_and_handed_on_so(form, tmp_path):
+    transformers = pytest.importorskip("transformers")
+    laid(tmp_path, of("gpt2").files())
+    if form == "tokenizer.json":
+        transformers.AutoTokenizer.from_pretrained(tmp_path).save_pretrained(tmp_path)
+        for name in ("vocab.json", "merges.txt"):
+            (tmp_path / name).unlink(missing_ok=True)
+    said = json.loads((tmp_path / "tokenizer_config.json").read_text())
+    laid(tmp_path, {"tokenizer_config.json": said | {"add_prefix_space": True}})
+    theirs = transformers.AutoTokenizer.from_pretrained(tmp_path)
+    found = find_tokenizer(tmp_path)
+    on = tmp_path / "on"
+    on.mkdir()
+    laid(on, tokenizer_files(found))
+    handed_on = transformers.AutoTokenizer.from_pretrained(on)
+    for text in ("Hello world", " Hello", TEXT):
+        ids = theirs.encode(text)
+        assert found.encode(text, allow_special=True).tolist() == ids == handed_on.encode(text)
+    assert theirs.encode("Hello") == of("gpt2").encode(" Hello").tolist()  # the control
+    assert found.end_of_text_id == theirs.eos_token_id
+
+
+def test_tokens_set_around_a_text_are_left_out_and_that_is_said(tmp_path, capsys):
+    laid(tmp_path, of("gpt2").files())
+    find_tokenizer(tmp_path)
+    assert capsys.readouterr().err == ""
+    said = json.loads((tmp_path / "tokenizer_config.json").read_text())
+    laid(tmp_path, {"tokenizer_config.json": said | {"add_bos_token": True}})
+    assert find_tokenizer(tmp_path).encode("a").tolist() == of("gpt2").encode("a").tolist()
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "tokenizer_config.json sets tokens around each text: they are left out" in line
+
+
+def test_a_template_is_left_out_so_that_prompts_are_as_in_training(tmp_path, capsys):
+    library, transformers = pytest.importorskip("tokenizers"), pytest.importorskip("transformers")
+    laid(tmp_path, of("trained").files())
+    whole = library.Tokenizer.from_file(str(tmp_path / "tokenizer.json"))
+    bos = whole.token_to_id("<|endoftext|>")
+    template = library.processors.TemplateProcessing(
+        single="<|endoftext|> $A", special_tokens=[("<|endoftext|>", bos)]
+    )
+    whole.post_processor = library.processors.Sequence([library.processors.ByteLevel(), template])
+    whole.save(str(tmp_path / "tokenizer.json"))
+    assert transformers.AutoTokenizer.from_pretrained(tmp_path).encode("a")[0] == bos  # the control
+    found = find_tokenizer(tmp_path)
+    assert "tokenizer.json sets tokens around each text" in capsys.readouterr().err
+    on = tmp_path / "on"
+    on.mkdir()
+    laid(on, tokenizer_files(found))
+    ids = found.encode("the statement").tolist()
+    assert bos not in ids
+    assert transformers.AutoTokenizer.from_pretrained(on).encode("the statement") == ids
+    again = find_tokenizer(on)
+    assert tokenizer_fingerprint(again) == tokenizer_fingerprint(found)
+    assert capsys.readouterr().err == ""  # of ours, which was trained without
