@@ -5,6 +5,7 @@ here. Nothing in it is executed, resolved or followed, and it costs its size and
 """
 
 import json
+import math
 import os
 import re
 import stat
@@ -96,6 +97,16 @@ def parse_json(content: bytes | str, **options: Any) -> Any:
         return json.loads(content, **options)
     except RecursionError as error:
         raise ValueError("it is nested too deep") from error
+
+
+def is_count(value: Any) -> bool:
+    """Whether it counts something, in 64 bits: true is an int to Python, and no count."""
+    return type(value) is int and 0 <= value < 2**63
+
+
+def is_number(value: Any) -> bool:
+    """Whether it is one that a computation can begin with, which neither NaN nor 10**400 is."""
+    return math.isfinite(value) if type(value) is float else type(value) is int and abs(value) < 2**63
 
 
 def _count_values(content: bytes | str) -> int:

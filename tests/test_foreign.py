@@ -216,8 +216,8 @@ def _writes_json(source: str) -> list[str]:
     return [call for call in strict if re.match(r"json\.dumps?\(", call)]
 
 
-# What nobody else reads: a word of a command line, what is compared or hashed, notes of our own cache, what
-# a run's processes tell each other, and what `json_text` is given next.
+# What nobody else reads: a word of a command line, what is compared or hashed, notes of our own cache, and
+# what a run's processes tell each other.
 NOT_FOR_OTHERS = {
     "config/fields.py",
     "data/notes.py",
@@ -226,7 +226,6 @@ NOT_FOR_OTHERS = {
     "launch/watch.py",
     "sweep/search.py",
     "tokenizer/build.py",
-    "training/checkpoint_io.py",
 }
 
 

@@ -27,7 +27,7 @@ decoding: filters penalties key_values layout scoring picture choose continuatio
     contrastive loop text
 data: notes fingerprints kinds listing files gutenberg python_reference sources reading_bar tokens
     shards workers splits marks token_cache learned token_files windows copies corpus order
-runs: folders owner record model_card checkpoint pretrained
+runs: state folders owner record model_card checkpoint pretrained
 training: schedule shards muon optim plan metrics_csv plots page tensorboard loggers first_sample estimate
     machine ways memory columns provenance preflight opening layers draws datamodule divergence module
     forecast checkpoint_io

@@ -15,6 +15,7 @@ from typing import Any
 from torch import Tensor
 
 from gpt_pretrain.config import ModelConfig
+from gpt_pretrain.errors import ArtifactError
 from gpt_pretrain.foreign import json_text, read_bytes, to_yaml
 from gpt_pretrain.runs.folders import ASIDE, MANIFEST, STATE, fingerprint, read_state
 from gpt_pretrain.runs.record import SETTINGS
@@ -23,7 +24,12 @@ from gpt_pretrain.weights.fit import check_fit
 from gpt_pretrain.weights.huggingface import files_beside, from_huggingface_config, to_huggingface
 from gpt_pretrain.weights.read import open_weights
 from gpt_pretrain.weights.safetensors_file import read_safetensors, write_safetensors
-from gpt_pretrain.weights.stored import check_finite
+from gpt_pretrain.weights.shape import parameter_shapes
+from gpt_pretrain.weights.stored import Stored, check_finite
+
+OPTIMIZER = "optimizer.safetensors"
+# What a parameter's optimizer keeps of it: Adam and AdamW, and SGD and Muon.
+ADAM, MOMENTUM = {"step", "exp_avg", "exp_avg_sq"}, {"momentum_buffer"}
 
 
 @dataclass(kw_only=True, slots=True)
@@ -51,10 +57,10 @@ def write_checkpoint(
     try:
         tensors = to_huggingface(parameters, model_config)
         write_safetensors(partial / "model.safetensors", tensors, {"format": "pt"})
-        write_safetensors(partial / "optimizer.safetensors", training.optimizer_tensors, {"format": "pt"})
+        write_safetensors(partial / OPTIMIZER, training.optimizer_tensors, {"format": "pt"})
         for name, content in files_beside(model_config, tokenizer).items():
             (partial / name).write_bytes(content)
-        (partial / STATE).write_text(json_text(training.progress, indent=2) + "\n", encoding="utf-8")
+        (partial / STATE).write_text(json_text(training.progress) + "\n", encoding="utf-8")
         (partial / SETTINGS).write_text(to_yaml(settings), encoding="utf-8")
         manifest = {file.name: fingerprint(file) for file in sorted(partial.iterdir())}
         # Without a line's end after it: no byte of it may be lost unnoticed.
@@ -92,12 +98,50 @@ def read_parameters(folder: Path, config: ModelConfig) -> dict[str, Tensor]:
     return weights.parameters()
 
 
+def check_training(folder: Path) -> dict[str, Any]:
+    """The state in `folder`, its tensors left out; of these only types and shapes are read. Raises
+    ArtifactError for what training cannot go on from.
+    """
+    progress, file = read_state(folder), folder / OPTIMIZER
+    tensors, _ = read_safetensors(file)
+    _check_optimizer(file, tensors, read_config(folder), progress)
+    return progress
+
+
 def read_training(folder: Path) -> TrainingState:
-    """What training goes on from. Raises ArtifactError for files that cannot be read."""
-    return TrainingState(
-        optimizer_tensors=_load_tensors(folder / "optimizer.safetensors"),
-        progress=read_state(folder),
-    )
+    """What training goes on from. Raises ArtifactError for files that cannot be read, or do not fit."""
+    progress = check_training(folder)
+    return TrainingState(optimizer_tensors=_load_tensors(folder / OPTIMIZER), progress=progress)
+
+
+def _check_optimizer(
+    file: Path, tensors: Mapping[str, Stored], config: ModelConfig, progress: Mapping[str, Any]
+) -> None:
+    """Tensors named `<parameter>:<key>`: what each parameter's optimizer keeps of it, shaped as it."""
+    shapes = parameter_shapes(config)
+    keys: dict[str, set[str]] = {}
+    absent = {name for name in shapes if name.endswith("qkv.bias") and not config.qkv_bias}
+    absent |= {"out_head.weight"} if config.tie_weights else set()
+    for name, tensor in tensors.items():
+        parameter, _, key = name.rpartition(":")
+        if tensor.shape != (() if key == "step" else shapes.get(parameter)):
+            raise ArtifactError(f"{file} does not fit the model: {name!r:.80} has the shape {tensor.shape}")
+        if not tensor.dtype.is_floating_point:
+            raise ArtifactError(f"{file} does not fit the model: {name!r:.80} is {tensor.dtype}")
+        keys.setdefault(parameter, set()).add(key)
+    groups = progress.get("param_groups", [])
+    for group in groups:
+        kept = ADAM if "betas" in group else MOMENTUM
+        without = progress.get("without_state", group["param_names"])  # an earlier version did not say
+        for name in group["param_names"]:
+            found = keys.pop(name, set())
+            if found != kept and (found or name not in without):
+                has = ", ".join(sorted(found)) or "nothing"
+                raise ArtifactError(f"{file} does not fit the run: of {name!r:.80} it has {has:.80}")
+    names = [name for group in groups for name in group["param_names"]]
+    numbers = {number for group in groups for number in group["params"]}
+    if keys or sorted(names) != sorted(shapes.keys() - absent) or len(numbers) != len(names):
+        raise ArtifactError(f"{file} does not fit the run: {STATE} names other parameters than the model has")
 
 
 def _load_tensors(file: Path) -> dict[str, Tensor]:

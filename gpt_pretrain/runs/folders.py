@@ -14,6 +14,7 @@ from typing import Any
 
 from gpt_pretrain.errors import ArtifactError, InputError
 from gpt_pretrain.foreign import check_folder, read_json
+from gpt_pretrain.runs.state import check_state
 
 log = logging.getLogger(__name__)
 
@@ -153,15 +154,17 @@ def _best_checkpoint(run: Path) -> Path | None:
     """What the newest checkpoint knows as the best: also while the run goes on, and after a kill."""
     for checkpoint in filter(is_whole, find_checkpoints(run)):
         try:
-            return step_folder(run, int(read_state(checkpoint)["callbacks"]["Checkpoints"]["best"]["step"]))
-        except (ArtifactError, TypeError, KeyError, ValueError):  # an evaluation may not have come yet
+            return step_folder(run, read_state(checkpoint)["callbacks"]["Checkpoints"]["best"]["step"])
+        except (ArtifactError, TypeError, KeyError):  # an evaluation may not have come yet
             return None
     return None
 
 
 def read_state(checkpoint: Path) -> dict[str, Any]:
     """What training goes on from, its tensors left out. Raises ArtifactError."""
-    return read_json(checkpoint / STATE, LARGEST_STATE)
+    state = read_json(checkpoint / STATE, LARGEST_STATE)
+    check_state(state, checkpoint / STATE)
+    return state
 
 
 def step_folder(run: Path, step: int) -> Path:

@@ -1,7 +1,7 @@
 """How Lightning's state becomes our checkpoint directory, and the other way round."""
 
-import json
 import logging
+import math
 import re
 import shutil
 from collections.abc import Callable, Mapping
@@ -15,8 +15,8 @@ from lightning.fabric.plugins import CheckpointIO
 from torch import Tensor
 
 from gpt_pretrain.config import ModelConfig
-from gpt_pretrain.errors import InputError
-from gpt_pretrain.foreign import parse_json
+from gpt_pretrain.errors import ArtifactError, InputError
+from gpt_pretrain.foreign import json_text
 from gpt_pretrain.runs.checkpoint import (
     TrainingState,
     read_config,
@@ -24,8 +24,10 @@ from gpt_pretrain.runs.checkpoint import (
     read_training,
     write_checkpoint,
 )
+from gpt_pretrain.runs.folders import STATE
 from gpt_pretrain.tokenizer import Tokenizer
 from gpt_pretrain.training.optim import parameter_names
+from gpt_pretrain.weights.safetensors_file import DTYPES
 
 log = logging.getLogger(__name__)
 
@@ -61,10 +63,10 @@ class DirectoryCheckpointIO(CheckpointIO):
             key.removeprefix("model."): value for key, value in checkpoint.pop("state_dict").items()
         }
         (optimizer,) = checkpoint.pop("optimizer_states")
-        tensors, groups = _flatten(optimizer)
+        tensors, groups, without = _flatten(optimizer)
         # What is written is the state at this step: of all that training goes on to change, a copy.
-        callbacks = to_plain(checkpoint.pop("callbacks", {}))
-        progress = to_plain(checkpoint | {"param_groups": groups}) | {"callbacks": callbacks}
+        callbacks = checkpoint.pop("callbacks", {})
+        progress = to_plain(checkpoint | {"param_groups": groups, "without_state": without}, callbacks)
         if self._beside is not None:
             parameters = {name: value.detach().to("cpu", copy=True) for name, value in parameters.items()}
             tensors = {name: value.cpu() for name, value in tensors.items()}
@@ -88,7 +90,11 @@ class DirectoryCheckpointIO(CheckpointIO):
     ) -> dict[str, Any]:
         folder = Path(path)
         training = read_training(folder)
-        checkpoint = from_plain(training.progress)
+        try:
+            checkpoint = {name: from_plain(state) for name, state in training.progress.items()}
+        except (ValueError, TypeError, RuntimeError, OverflowError) as error:
+            why = " ".join(str(error).split())
+            raise ArtifactError(f"{folder / STATE} cannot be read: {why:.100}") from error
         groups = checkpoint.pop("param_groups")
         callbacks = checkpoint.get("callbacks", {})
         checkpoint["callbacks"] = {name: state for name, state in callbacks.items() if state}
@@ -117,54 +123,120 @@ def _check_sound(checkpoint: Mapping[str, Any]) -> None:
         )
 
 
-TENSOR, NUMBER = "tensor", "number"  # the keys of a tensor's numbers, and of one that JSON has no word for
-LARGEST = 4 << 20  # characters of a state: read_state has its bounds
+# What stands for a number that JSON has no word for, a tensor, a tuple, and a mapping that JSON has not.
+NUMBER, TENSOR, TUPLE, PAIRS = "number", "tensor", "as tuple", "as pairs"
+_MARKS = ({NUMBER}, {TENSOR, "dtype"}, {TENSOR, "dtype", "shape"}, {TUPLE}, {PAIRS})
+_WORDS = ("NaN", "Infinity", "-Infinity")
+LARGEST, MOST = 32 << 20, 1_000_000  # characters and values of all states together: read_state has its bounds
+DEEPEST = 100  # levels of a state
 
 
-def to_plain(states: Mapping[str, Any]) -> dict[str, Any]:
-    """States as plain values, as JSON has them. What is none is left out with a warning: a callback of the
-    user's then begins anew where the run goes on.
+def to_plain(progress: Mapping[str, Any], callbacks: Mapping[str, Any]) -> dict[str, Any]:
+    """States as plain values, as JSON has them, the callbacks' among them. What is none, or finds no room
+    beside the smaller ones, is left out with a warning: a callback of the user's then begins anew where the
+    run goes on.
     """
-    plain = {}
-    for name, state in states.items():
-        try:
-            text = json.dumps(state, default=_Tensors().to_plain)
-            if len(text) > LARGEST:
-                raise ValueError(f"it has {len(text):,} characters")
-            plain[name] = parse_json(text, parse_constant=lambda word: {NUMBER: word})
-        except (TypeError, ValueError) as error:
-            log.warning("the state of %s is not saved: %s", name, error)
+    plain: dict[str, Any] = {"callbacks": {}}
+    sized = []
+    for states, into in ((progress, plain), (callbacks, plain["callbacks"])):
+        for name, state in states.items():
+            try:
+                if not isinstance(name, str):
+                    raise TypeError("its name is no text")
+                values = _Values()
+                encoded = values.to_plain(state)
+                sized.append((len(json_text({name: encoded})), values.n, name, encoded, into))
+            except (TypeError, ValueError, RuntimeError) as error:
+                log.warning("the state of %s is not saved: %s", name, error)
+    n_characters = n_values = 0
+    for more_characters, more_values, name, encoded, into in sorted(sized, key=lambda entry: entry[:2]):
+        n_characters, n_values = n_characters + more_characters, n_values + more_values
+        if n_characters <= LARGEST and n_values <= MOST:
+            into[name] = encoded
+        else:
+            log.warning(
+                "the state of %s is not saved: it has %s values in %s characters, and all states "
+                "together may have %s in %s",
+                *(name, f"{more_values:,}", f"{more_characters:,}", f"{MOST:,}", f"{LARGEST:,}"),
+            )
     return plain
 
 
-class _Tensors:
-    """The tensors of one state, no more of them than it may have characters."""
+class _Values:
+    """Those of one state, and how many there are."""
 
     def __init__(self) -> None:
-        self.n_numbers = 0
+        self.n = 0
 
-    def to_plain(self, value: Any) -> dict[str, Any]:
-        if not isinstance(value, Tensor):
-            raise TypeError(f"a {type(value).__name__} is no plain value")
-        self.n_numbers += value.numel()
-        if self.n_numbers > LARGEST // 4:  # characters that a number takes at least
-            raise ValueError(f"its tensors have more than {LARGEST // 4:,} numbers")
-        return {TENSOR: value.tolist(), "dtype": str(value.dtype).removeprefix("torch.")}
+    def to_plain(self, value: Any, depth: int = 0) -> Any:
+        self._count(1)
+        if depth > DEEPEST:
+            raise ValueError(f"it is nested more than {DEEPEST} levels deep")
+        match value:
+            case None | str() | int():
+                return value
+            case float():
+                return value if math.isfinite(value) else {NUMBER: _word(value)}
+            case Tensor():
+                return self._tensor(value)
+            case list():
+                return [self.to_plain(item, depth + 1) for item in value]
+            case tuple():
+                return {TUPLE: [self.to_plain(item, depth + 1) for item in value]}
+            case dict() if set(value) not in _MARKS and all(isinstance(key, str) for key in value):
+                return {key: self.to_plain(item, depth + 1) for key, item in value.items()}
+            case dict():  # with other keys than texts, or what looks as if it stood for something else
+                return {PAIRS: [self.to_plain(list(pair), depth + 1) for pair in value.items()]}
+        raise TypeError(f"a {type(value).__name__} is no plain value")
+
+    def _tensor(self, tensor: Tensor) -> dict[str, Any]:
+        if tensor.dtype not in DTYPES.values():
+            raise TypeError(f"a tensor of {tensor.dtype} is no plain value")
+        self._count(tensor.numel() + tensor.ndim)
+        numbers = tensor.detach().flatten().tolist()
+        if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
+            numbers = [self.to_plain(number) for number in numbers]
+        kind = str(tensor.dtype).removeprefix("torch.")
+        return {TENSOR: numbers, "dtype": kind, "shape": list(tensor.shape)}
+
+    def _count(self, more: int) -> None:
+        self.n += more
+        if self.n > MOST:
+            raise ValueError(f"it has more than {MOST:,} values")
+
+
+def _word(number: float) -> str:
+    return "NaN" if math.isnan(number) else "Infinity" if number > 0 else "-Infinity"
 
 
 def from_plain(state: Any) -> Any:
-    if isinstance(state, dict):
-        if set(state) == {NUMBER} and isinstance(state[NUMBER], str):
-            return float(state[NUMBER])
-        if set(state) == {TENSOR, "dtype"}:
-            dtype, values = getattr(torch, str(state["dtype"]), None), from_plain(state[TENSOR])
-            return torch.tensor(values, dtype=dtype if isinstance(dtype, torch.dtype) else None)
-        return {key: from_plain(value) for key, value in state.items()}
-    return [from_plain(value) for value in state] if isinstance(state, list) else state
+    """Raises ValueError, TypeError or RuntimeError for what `to_plain` does not make."""
+    if isinstance(state, list):
+        return [from_plain(value) for value in state]
+    if not isinstance(state, dict):
+        return state
+    keys = state.keys()
+    if keys == {NUMBER} and state[NUMBER] in _WORDS:
+        return float(state[NUMBER])
+    if {TENSOR, "dtype"} <= keys <= {TENSOR, "dtype", "shape"}:
+        return _to_tensor(from_plain(state[TENSOR]), state["dtype"], state.get("shape"))
+    if keys == {TUPLE}:
+        return tuple(from_plain(state[TUPLE]))
+    if keys == {PAIRS}:
+        return {from_plain(key): from_plain(value) for key, value in state[PAIRS]}
+    return {key: from_plain(value) for key, value in state.items()}
 
 
-def _flatten(optimizer: dict[str, Any]) -> tuple[dict[str, Tensor], list[dict[str, Any]]]:
-    """An optimizer's state as tensors named `<parameter>:<key>`, and its groups as plain values."""
+def _to_tensor(numbers: Any, kind: Any, shape: Any) -> Tensor:
+    dtype = getattr(torch, str(kind), None)
+    tensor = torch.tensor(numbers, dtype=dtype if isinstance(dtype, torch.dtype) else None)
+    return tensor if shape is None else tensor.view(shape)  # an earlier version's lists had it
+
+
+def _flatten(optimizer: dict[str, Any]) -> tuple[dict[str, Tensor], list[dict[str, Any]], list[str]]:
+    """An optimizer's state as tensors named `<parameter>:<key>`, its groups as plain values, and of which
+    parameters it has no state.
+    """
     names = parameter_names(optimizer["param_groups"])
     tensors = {
         # torch may keep one step counter for all: files may not
@@ -173,7 +245,8 @@ def _flatten(optimizer: dict[str, Any]) -> tuple[dict[str, Tensor], list[dict[st
         for key, value in state.items()
         if isinstance(value, Tensor)
     }
-    return tensors, optimizer["param_groups"]
+    without = sorted(set(names.values()) - {name.rpartition(":")[0] for name in tensors})
+    return tensors, optimizer["param_groups"], without
 
 
 def _unflatten(tensors: dict[str, Tensor], groups: list[dict[str, Any]]) -> dict[str, Any]:

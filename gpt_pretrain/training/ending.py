@@ -2,6 +2,7 @@
 
 import logging
 from pathlib import Path
+from traceback import walk_tb
 from types import TracebackType
 
 import lightning as L
@@ -22,8 +23,8 @@ from gpt_pretrain.training.report import Summary, conclude, reason_in_words, sho
 log = logging.getLogger(__name__)
 
 
-# What Lightning raises where a state that it restores is none.
-_MISFITS = (KeyError, TypeError, AttributeError, IndexError, ValueError)
+# What a state that is none raises where it is restored: also what a callback of the user's kept.
+_MISFITS = (LookupError, TypeError, AttributeError, ValueError, ArithmeticError)
 
 
 class Ending:
@@ -63,7 +64,8 @@ class Ending:
             raise error from None
         if isinstance(error, RolledBackError):  # nor is it the end
             return
-        self._refuse_misfit(error)
+        if self.prepared.resume_from and not self.stop.started and error is not None:
+            self._refuse_misfit(error)
         self.summary = summarize(
             self.prepared.plan,
             self.module.model,
@@ -95,9 +97,11 @@ class Ending:
                 f"go on with {typed('resume', short(self.run))}",
             )
 
-    def _refuse_misfit(self, error: BaseException | None) -> None:
-        """Raise ArtifactError where a checkpoint's state could not be restored."""
-        if isinstance(error, _MISFITS) and self.prepared.resume_from and not self.stop.started:
+    def _refuse_misfit(self, error: BaseException) -> None:
+        """Raise ArtifactError where a checkpoint's state could not be restored: the run's summary stays."""
+        if isinstance(error, ArtifactError):
+            raise error
+        if isinstance(error, _MISFITS) or (isinstance(error, RuntimeError) and _in_restoring(error)):
             raise ArtifactError(
                 f"{self.prepared.resume_from} holds a training state that does not fit ({error!r:.80}): "
                 "go on from an earlier checkpoint, or begin a new run from its weights"
@@ -112,3 +116,9 @@ class Ending:
             case DivergedError():
                 return "diverged"
         return "failed"
+
+
+def _in_restoring(error: RuntimeError) -> bool:
+    """Whether a state is what caused it, and not the machine that it is put on."""
+    frames = [frame.f_code.co_name for frame, _ in walk_tb(error.__traceback__)]
+    return "load_state_dict" in frames and "memory" not in str(error)

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import math
 import os
 from bisect import bisect_left
 from collections.abc import Mapping
@@ -76,7 +77,7 @@ class MetricsCSV(Logger):
 
 def read_rows(file: Path) -> list[dict[str, float]]:
     """The rows of a metrics.csv, each with the values that it has. Passes over a row that a full disk or a
-    killed process has cut, and what is no row that follows the one before.
+    killed process has cut, and as few others as leave steps that follow one another.
     """
     rows: list[dict[str, float]] = []
     if not file.is_file():
@@ -85,9 +86,27 @@ def read_rows(file: Path) -> list[dict[str, float]]:
         columns = _fields(stream.readline())
         for line in stream:
             row = _values(columns, _fields(line))
-            if "step" in row and (not rows or row["step"] > rows[-1]["step"]):
+            if 0 <= row.get("step", -1) < math.inf:
                 rows.append(row)
-    return rows
+    return _rising(rows)
+
+
+def _rising(rows: list[dict[str, float]]) -> list[dict[str, float]]:
+    """The most rows whose steps rise, of equal ones the first: one wrong digit takes no row but its own."""
+    lowest: list[float] = []  # the last step of the best choice of so many rows, which
+    ends: list[int] = []  # is that of this row, and
+    before: list[int] = []  # stands behind this one
+    for number, row in enumerate(rows):
+        n = bisect_left(lowest, row["step"])
+        before.append(ends[n - 1] if n else -1)
+        if lowest[n : n + 1] != [row["step"]]:
+            lowest[n : n + 1], ends[n : n + 1] = [row["step"]], [number]
+    chosen = []
+    at = ends[-1] if ends else -1
+    while at >= 0:
+        chosen.append(rows[at])
+        at = before[at]
+    return chosen[::-1]
 
 
 def _fields(line: str) -> list[str]:

@@ -21,7 +21,7 @@ from gpt_pretrain.data.learned import tokenizer_for
 from gpt_pretrain.errors import ArtifactError, InputError
 from gpt_pretrain.launch.job import restarted
 from gpt_pretrain.launch.process import rank
-from gpt_pretrain.runs.folders import has_saved, newest_valid, read_state, restore
+from gpt_pretrain.runs.folders import has_saved, newest_valid, restore
 from gpt_pretrain.runs.record import differences, read_record
 from gpt_pretrain.terminal.watching import forget
 from gpt_pretrain.tokenizer import Tokenizer
@@ -205,12 +205,14 @@ def _check_draws(machine: Machine, plan: Plan, on_divergence: str) -> None:
 
 def _check_goes_on(checkpoint: Path, corpus: Corpus, plan: Plan) -> tuple[int, bool]:
     """The steps behind the run, and whether something of the last one is still to do. Raises InputError where
-    another batch than the one due would come next.
+    another batch than the one due would come next, ArtifactError for a state that is none.
     """
+    from gpt_pretrain.runs.checkpoint import check_training
+
     with _training_state(checkpoint):
-        progress = read_state(checkpoint)
+        progress = check_training(checkpoint)
         corpus_then, plan_then = progress["GPTDataModule"]["corpus"], progress["plan"]
-        first_step = int(progress["global_step"])
+        first_step, first_batch = progress["global_step"], progress["GPTDataModule"]["first_batch"]
         stop = progress["callbacks"].get("Stop", {})  # an earlier version kept nothing
         unfinished = any(stop.get("unfinished", {}).values())
     check_same(corpus, corpus_then, str(checkpoint.parent.parent))
@@ -224,6 +226,9 @@ def _check_goes_on(checkpoint: Path, corpus: Corpus, plan: Plan) -> tuple[int, b
     with _training_state(checkpoint):
         then = {name: plan_then[key] for key, name in names.items()}
     _check_unchanged(checkpoint, given, then)
+    with _training_state(checkpoint):
+        if first_batch != first_step * plan.accumulate:
+            raise ValueError(f"step {first_step} is not before batch {first_batch}")
     return first_step, unfinished
 
 

@@ -6,6 +6,8 @@ and validation loss come to stand on one. Groups of charts are numbered, for Ten
 """
 
 import math
+import os
+import re
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -49,6 +51,7 @@ PICTURES = "9 pictures"
 # digits first, ends with them.
 FINAL = "(final)"
 SESSION = ".hparams"  # the ending of the file that holds the run's row of the HParams table
+EVENTS = "events.out.tfevents."  # how a file's name begins; ten digits follow, the second that it began in
 FLUSH_SECONDS = 10  # a run is watched while it goes on
 
 
@@ -84,8 +87,11 @@ class EventFiles(Logger):
     def writer(self, split: str) -> Any:
         if split not in self.writers:
             purge_step = None if split in self._purged else self.purge_step  # closed, it may be opened again
-            folder = str(self.run / split)
-            self.writers[split] = SummaryWriter(folder, purge_step=purge_step, flush_secs=FLUSH_SECONDS)
+            folder = self.run / split
+            earlier = list(folder.glob(f"{EVENTS}*"))
+            writer = SummaryWriter(str(folder), purge_step=purge_step, flush_secs=FLUSH_SECONDS)
+            _name_after(earlier, writer.file_writer.event_writer)  # type: ignore[attr-defined]
+            self.writers[split] = writer
             self._purged.add(split)
         return self.writers[split]
 
@@ -168,7 +174,7 @@ class EventFiles(Logger):
         """The row, in a file of its own that takes an earlier one's place: TensorBoard keeps the first that
         it reads, and a resumed run has other settings and another end.
         """
-        earlier = list(self.run.glob(f"events.out.tfevents.*{SESSION}"))
+        earlier = list(self.run.glob(f"{EVENTS}*{SESSION}"))
         writer = EventFileWriter(str(self.run), filename_suffix=SESSION)
         values = [_row_begins(settings)]
         if status is not None:
@@ -179,6 +185,24 @@ class EventFiles(Logger):
         writer.close()
         for file in earlier:
             file.unlink()
+
+
+def _name_after(earlier: list[Path], writer: EventFileWriter) -> None:
+    """Readers take files by their names: of one that begins where `earlier` ones end, it comes after theirs,
+    though the clock, another machine's perhaps, has gone back.
+    """
+    own = Path(writer._file_name)
+    seconds = [int(found[1]) for file in [own, *earlier] if (found := _SECOND.match(file.name))]
+    if (newest := max(seconds[1:], default=0)) < seconds[0]:
+        return
+    writer.flush()
+    renamed = own.with_name(f"{EVENTS}{newest + 1:010d}{own.name[len(EVENTS) + 10 :]}")
+    own.rename(renamed)
+    writer._file_name = str(renamed)
+    writer._general_file_writer.filename = os.fsencode(renamed)  # by which it opens it, each time
+
+
+_SECOND = re.compile(re.escape(EVENTS) + "([0-9]{10})[.]")
 
 
 def events(row: Mapping[str, float]) -> Iterator[tuple[str, int, dict[str, float]]]:

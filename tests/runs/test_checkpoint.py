@@ -35,6 +35,10 @@ def model_of(shape: ModelConfig, seed: int = 0) -> GPTModel:
     return model.eval()
 
 
+def evaluated(step) -> dict[str, object]:
+    return {"step": step, "val_loss": 1.5}
+
+
 def save(folder, model: GPTModel, tokenizer: str = "bytes", best: object = None):
     write_checkpoint(
         folder,
@@ -174,13 +178,15 @@ def test_a_manifest_that_names_files_elsewhere_is_refused(tmp_path):
 def test_a_run_means_its_best_checkpoint_as_its_newest_one_knows_it(tmp_path):
     """Whatever became of the run's end, and of its summary."""
     for step in (1, 2):
-        save(tmp_path / "checkpoints" / f"step-{step:08d}", model_of(SHAPE), best={"step": step})
+        save(tmp_path / "checkpoints" / f"step-{step:08d}", model_of(SHAPE), best=evaluated(step))
     assert find_checkpoint(tmp_path).name == "step-00000002"
-    save(tmp_path / "checkpoints" / "step-00000003", model_of(SHAPE), best={"step": 1})
+    save(tmp_path / "checkpoints" / "step-00000003", model_of(SHAPE), best=evaluated(1))
     assert find_checkpoint(tmp_path) == tmp_path / "checkpoints" / "step-00000001"
 
 
-@pytest.mark.parametrize("best", [{}, None, [], "x", {"step": None}, {"step": "x"}, {"step": 99}])
+@pytest.mark.parametrize(
+    "best", [{}, None, [], "x", *map(evaluated, (None, "x", 99, -1, 10**400)), {"step": 1}]
+)
 def test_a_state_that_names_no_best_leaves_the_newest_checkpoint(tmp_path, best):
     newest = save(tmp_path / "checkpoints" / "step-00000002", model_of(SHAPE), best=best)
     assert find_checkpoint(tmp_path) == newest

@@ -1,6 +1,7 @@
 """metrics.csv has a row a step, whoever logs and in which order."""
 
 import math
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
@@ -39,6 +40,32 @@ def test_a_row_that_another_one_joins_costs_no_more_the_longer_the_file_is(tmp_p
         logger.log_metrics({"a": step}, step)  # which is shorter
     expected = [{"step": 0, "own": 0.5, "a": 1.5}]
     assert read_rows(logger.file) == expected + [{"step": n, "own": 1.5, "a": n} for n in range(1, 5)]
+
+
+steps = st.lists(st.integers(0, 99), min_size=1, max_size=12, unique=True).map(sorted)
+
+
+@given(steps, st.integers(0, 11), st.floats() | st.integers(-1, 120))
+def test_a_row_of_another_step_takes_no_other_row_with_it(tmp_path_factory, steps, at, wrong):
+    written: list[float] = list(steps)
+    written[at % len(steps)] = wrong
+    file = tmp_path_factory.mktemp("run") / "metrics.csv"
+    file.write_text("step,a\n" + "".join(f"{step},{number}\n" for number, step in enumerate(written)))
+    found = read_rows(file)
+    others = set(range(len(steps))) - {at % len(steps)}
+    # Where the wrong step is another row's, no one can tell which of the two is.
+    assert len(others - {row["a"] for row in found}) <= (wrong in steps)
+    assert len(found) >= len(others)
+    assert all(one["step"] < other["step"] for one, other in pairwise(found))
+    assert all(0 <= row["step"] < math.inf for row in found)
+
+
+def test_a_wrong_digit_takes_one_row_of_a_run_that_goes_on(tmp_path):
+    logger = MetricsCSV(tmp_path / "metrics.csv")
+    for step in range(1, 9):
+        logger.log_metrics({"a": step}, step)
+    logger.file.write_text(logger.file.read_text().replace("2,2", "9,2"))
+    assert [row["step"] for row in MetricsCSV(logger.file, due=9).rows] == [1, 3, 4, 5, 6, 7, 8]
 
 
 def test_what_is_no_number_is_told_and_takes_no_row_with_it(tmp_path, caplog):

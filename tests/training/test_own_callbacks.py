@@ -9,8 +9,8 @@ from lightning.pytorch.callbacks import EMAWeightAveraging
 
 from gpt_pretrain.cli.compose import compose
 from gpt_pretrain.config import TrainConfig
-from gpt_pretrain.errors import InputError
-from gpt_pretrain.foreign import read_json
+from gpt_pretrain.errors import ArtifactError, InputError
+from gpt_pretrain.foreign import parse_json, read_json
 from gpt_pretrain.runs.pretrained import load_model
 from gpt_pretrain.training import checkpoint_io
 from gpt_pretrain.training.preflight import preflight
@@ -168,11 +168,39 @@ def test_a_checkpoint_that_no_run_could_go_on_from_is_refused(tmp_path, number, 
     assert not (tmp_path / "mine").exists()
 
 
+class Freezes(L.Callback):
+    def on_fit_start(self, trainer, pl_module):
+        pl_module.model.pos_emb.requires_grad_(False)
+
+
+def test_a_run_in_which_a_callback_freezes_weights_goes_on(tmp_path):
+    settings = ["trainer.eval_every=2", "trainer.max_steps=2"]
+    run(tmp_path, *settings, callbacks=[Freezes()])
+    again = [*settings, "trainer.max_steps=3", f"resume='{tmp_path}'"]
+    assert run(tmp_path, *again, callbacks=[Freezes()])["steps"] == 3
+
+
+class Misfits(L.Callback):
+    def state_dict(self):
+        return {"own": torch.zeros(2)}
+
+    def load_state_dict(self, state_dict):
+        torch.zeros(3).copy_(state_dict["own"])
+
+
+def test_a_state_that_a_callback_cannot_take_back_is_refused_in_a_line(tmp_path):
+    settings = ["trainer.eval_every=2", "trainer.max_steps=2"]
+    summary = run(tmp_path, *settings, callbacks=[Misfits()])
+    with pytest.raises(ArtifactError, match="does not fit"):
+        run(tmp_path, *settings, "trainer.max_steps=3", f"resume='{tmp_path}'", callbacks=[Misfits()])
+    assert read_json(tmp_path / "summary.json") == summary
+
+
 def strict(file):
     def refused(word):
         raise ValueError(f"{file} says {word}, which is no JSON")
 
-    return checkpoint_io.parse_json(file.read_text(), parse_constant=refused)
+    return parse_json(file.read_text(), parse_constant=refused)
 
 
 def test_every_figure_of_a_run_beyond_all_numbers_is_still_json_and_comes_back(tmp_path):

@@ -3,6 +3,7 @@
 import json
 import math
 import shutil
+import time
 
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -152,6 +153,25 @@ def test_a_resumed_run_goes_on_with_its_curves_and_its_row(trained, tmp_path):
     assert list(curve(folder, "(final)/val_loss")) == [8]
     assert len(list(folder.glob("*.hparams"))) == 1
     assert hparams(folder, "end").status == SUCCESS
+
+
+@pytest.mark.parametrize("behind", [3600, 0])
+def test_a_clock_that_went_back_takes_nothing_from_the_curves(tmp_path, monkeypatch, behind):
+    logger = EventFiles(tmp_path)
+    for step in range(1, 5):
+        logger.log_metrics({"val/loss": float(step), "train/loss": 1.0}, step)
+    logger.finalize("success")
+    earlier = max(int(file.name.split(".")[3]) for file in tmp_path.rglob("events*"))
+    monkeypatch.setattr(time, "time", lambda: earlier - behind)
+    for due in (4, 6):
+        logger = EventFiles(tmp_path, due=due)
+        for step in (due, due + 1):
+            logger.log_metrics({"val/loss": 10.0 + step, "train/loss": 1.0}, step)
+        logger.finalize("success")
+    expected = {1: 1, 2: 2, 3: 3, 4: 14, 5: 15, 6: 16, 7: 17}
+    assert curve(tmp_path / "val", "1 loss/over steps") == expected
+    assert list(curve(tmp_path, "1 loss/over steps")) == list(expected)
+    assert len(list(tmp_path.glob("events*"))) == 3
 
 
 def test_what_an_earlier_run_left_in_a_folder_is_no_part_of_one_that_begins_there(trained, tmp_path):
