@@ -66,7 +66,10 @@ def evaluate(config: EvaluateConfig, run: Path) -> None:
         _ask(model, tokenizer, questions, config)
         return
     corpus = load_corpus(config.data, tokenizer)
-    check_windows(corpus, config.data, context_length)
+    splits = {"train": corpus.train, "val": corpus.val}
+    if config.split != "both":
+        splits = {config.split: splits[config.split]}
+    check_windows(corpus, config.data, context_length, tuple(splits))
     model.to(pick_device(config.device))
     text = ", ".join(part.name for part in corpus.parts)
     show(
@@ -76,14 +79,13 @@ def evaluate(config: EvaluateConfig, run: Path) -> None:
     for remark in [*corpus.remarks(), *_not_its_own_split(source, config.data)]:
         show(remark, file=sys.stderr)
     show(f"{'':6}{'loss':>10}{'perplexity':>13}{'bits/byte':>12}{'tokens':>13}")
-    for split, tokens in (("train", corpus.train), ("val", corpus.val)):
-        if config.split in ("both", split):
-            score = measure(model, tokenizer, tokens, config.data.batch_size)
-            show(
-                f"{split:6}{score.loss:10.5f}{perplexity(score.loss):13.7g}"
-                f"{score.bits_per_byte:12.5f}{score.n_tokens:13,}",
-                flush=True,
-            )
+    for split, tokens in splits.items():
+        score = measure(model, tokenizer, tokens, config.data.batch_size)
+        show(
+            f"{split:6}{score.loss:10.5f}{perplexity(score.loss):13.7g}"
+            f"{score.bits_per_byte:12.5f}{score.n_tokens:13,}",
+            flush=True,
+        )
 
 
 def _not_its_own_split(checkpoint: Path, data: DataConfig) -> list[str]:

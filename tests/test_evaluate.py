@@ -89,6 +89,23 @@ def test_evaluating_another_programs_weights_prints_a_table(typed):
     assert (code, len(short.splitlines())) == (0, 2)
 
 
+@pytest.mark.parametrize(("fraction", "enough"), [("0.005", "train"), ("0.995", "val")])
+def test_only_the_split_that_is_measured_needs_a_whole_window(typed, fraction, enough):
+    from gpt_pretrain.evaluate import evaluate
+
+    words = ["checkpoint=theirs", "data=text_files", "data.path=text.txt", "tokenizer=bytes"]
+    words.append(f"data.val_fraction={fraction}")
+    code, out, error = typed(evaluate, *words, f"split={enough}")
+    assert (code, len(out.splitlines())) == (0, 2), error
+    for split in {"train", "val", "both"} - {enough}:
+        code, _, error = typed(evaluate, *words, f"split={split}")
+        short = "validation" if enough == "train" else "training"
+        assert (code, f"{short} tokens of" in error, "too few for one window" in error) == (2, True, True), (
+            error
+        )
+        assert ("that fits both" in error) == (split == "both"), error
+
+
 def test_generation_continues_from_another_programs_weights(typed):
     from gpt_pretrain.cli.commands import generate_command
 

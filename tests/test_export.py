@@ -139,15 +139,15 @@ def test_the_evaluation_harness_scores_an_export_as_evaluate_does(typed, tmp_pat
     pytest.importorskip("lm_eval", reason="lm-eval is not installed")
     assert typed("checkpoint=ours", "format=huggingface", "out=out")[0] == 0
     letters = random.Random(0)
-    texts = ["".join(letters.choices("abcdefgh", k=4)) for _ in range(5 * 30)]
+    texts = ["".join(letters.choices("abcdefgé日", k=letters.randint(1, 4))) for _ in range(5 * 30)]
     rows = [
-        {"context": context, "choices": [f" {ending}" for ending in endings], "answer": number % 4}
+        {"context": context, "choices": endings, "answer": number % 4}
         for number, (context, *endings) in enumerate(zip(*[iter(texts)] * 5, strict=True))
     ]
     (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     (tmp_path / "tasks").mkdir()
     (tmp_path / "tasks" / "endings.yaml").write_text(
-        "task: endings\noutput_type: multiple_choice\nvalidation_split: train\ntarget_delimiter: ''\n"
+        "task: endings\noutput_type: multiple_choice\nvalidation_split: train\n"
         "dataset_path: json\ndataset_kwargs: {data_files: rows.jsonl}\n"
         "doc_to_text: '{{context}}'\ndoc_to_choice: '{{choices}}'\ndoc_to_target: '{{answer}}'\n"
         "metric_list: [{metric: acc}, {metric: acc_norm}]\n"

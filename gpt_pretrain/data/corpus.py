@@ -19,6 +19,8 @@ from gpt_pretrain.data.windows import count_windows
 from gpt_pretrain.errors import InputError
 from gpt_pretrain.tokenizer import Tokenizer
 
+CHANGED = 0.005  # of a text's bytes, above which it is said that its tokens write others
+
 
 @dataclass(kw_only=True, slots=True)
 class Part:
@@ -32,6 +34,7 @@ class Part:
     listing: Listing  # its files, and what was passed over beside them
     n_characters: int = 0  # 0: not known, of token files
     n_bytes: int = 0
+    n_written: int = 0  # bytes that its tokens stand for; 0: not known
     documents: dict[str, np.ndarray] | None = None  # stream to where its documents begin; None: not known
     token_dtypes: list[str] = field(default_factory=list)  # of token files
     marks: list[str] = field(default_factory=list)  # what is said of end-of-text marks inside its text
@@ -50,6 +53,11 @@ class Part:
         if self.token_dtypes not in ([], ["uint16"]):
             yield f"{self.name}: ids read as {' and '.join(self.token_dtypes)} (data.token_dtype)"
         yield from (f"{self.name}: {mark}" for mark in self.marks)
+        if self.n_written and abs(self.n_written - self.n_bytes) > CHANGED * self.n_bytes:
+            yield (
+                f"{self.name}: the tokenizer changes the text: bits per byte are of {self.n_written:,} bytes "
+                f"that its tokens write, not of the {self.n_bytes:,} that it has"
+            )
         if said := said_of_copies(self.digests):
             yield f"{self.name}: {said}"
 
@@ -115,24 +123,28 @@ def epoch_windows(corpus: Corpus, config: DataConfig, context_length: int) -> in
     return min(n_windows, config.max_windows or n_windows)
 
 
-def check_windows(corpus: Corpus, config: DataConfig, context_length: int) -> None:
-    """Raise InputError where a split or a source has no whole window, with what would do."""
+def check_windows(
+    corpus: Corpus, config: DataConfig, context_length: int, splits: Sequence[str] = ("train", "val")
+) -> None:
+    """Raise InputError where one of `splits`, or a source, has no whole window, with what would do."""
     n_all = len(corpus.train) + len(corpus.val)
-    fitting = min(len(corpus.train), len(corpus.val)) - 1
+    asked = [getattr(corpus, split) for split in splits]
+    fitting = min(map(len, asked)) - 1
     for split, tokens, remedy in (
         ("training", corpus.train, "a smaller data.val_fraction"),
         ("validation", corpus.val, "a larger data.val_fraction"),
     ):
-        if count_windows(len(tokens), context_length, context_length) == 0:
+        if tokens in asked and count_windows(len(tokens), context_length, context_length) == 0:
             if config.split == "documents" and len(tokens) == 0:
                 remedy += ", data.split=tokens"  # all of few documents may fall on one side
             if fitting > 0:
-                remedy += f", or a context that fits both: model.context_length={fitting}"
+                fits = "fits both" if len(asked) > 1 else "fits"
+                remedy += f", or a context that {fits}: model.context_length={fitting}"
             raise InputError(
                 f"data.source={config.source} has {len(tokens)} {split} tokens of {n_all}, "
                 f"too few for one window: {context_length + 1} are needed\ngive more text, {remedy}"
             )
-    for part in corpus.parts:
+    for part in corpus.parts if corpus.train in asked else []:
         if part.weight and count_windows(len(part.train), context_length, context_length) == 0:
             raise InputError(
                 f"data.sources: {part.name} has {len(part.train)} training tokens, too few for one window: "
@@ -172,6 +184,7 @@ def _load_part(
         listing=source.listing,
         n_characters=cached.total("characters"),
         n_bytes=cached.total("bytes"),
+        n_written=cached.n_written,
         documents={stream: cached.documents(stream) for stream in cached.index["streams"]},
         marks=[remark(tokenizer, mark, count) for mark, count in cached.marks.items()],
         digests=source.digests,

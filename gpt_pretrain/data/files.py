@@ -21,10 +21,13 @@ OnBytes = Callable[[int], None]  # told how many bytes of the files have been re
 
 CHUNK = 1 << 18  # bytes; a fifth faster than 1 MiB, which no longer fits a core's cache
 ZSTD_CHUNK = 1 << 10  # bytes to unpack at once: some kB of text, and of what is made to swell, 32 MiB
+ZSTD_WINDOW = 1 << 27  # bytes that its library unpacks back to, and holds in memory
 LINE_BYTES = 1 << 30  # the longest line of .jsonl
 PACKED_LINE_BYTES = (
     16 << 20
 )  # and of a packed file, of which a few kB may hold terabytes: three times in memory
+ROWS_BYTES = 64 << 20  # of .parquet, that any file may unpack to at once: some times as much in memory
+MOST_SWOLLEN = 100  # and that a larger file may, times its size: text packs to a third, tables to a thirtieth
 
 
 def documents_in(file: Path, text_field: str, on_bytes: OnBytes) -> Iterator[Document]:
@@ -161,15 +164,16 @@ def _unpacked(file: Path, packed: Any) -> IO[bytes]:
     if file.suffix.lower() == ".gz":
         return io.BufferedReader(gzip.GzipFile(fileobj=packed), CHUNK)
     if file.suffix.lower() == ".zst":
-        return io.BufferedReader(_Zstd(_zstandard(file), packed), CHUNK)
+        return io.BufferedReader(_Zstd(_zstandard(file), packed, file), CHUNK)
     return packed
 
 
 class _Zstd(io.RawIOBase):
     """The text of zstd frames. The library's own reader takes a file that ends inside a frame for whole."""
 
-    def __init__(self, library: Any, packed: Any) -> None:
-        self._library, self._decompressor, self._packed = library, library.ZstdDecompressor(), packed
+    def __init__(self, library: Any, packed: Any, file: Path) -> None:
+        self._library, self._decompressor = library, library.ZstdDecompressor()
+        self._packed, self._file = packed, file
         self._frame: Any = None  # begun, not ended
         self._text = memoryview(b"")
 
@@ -193,6 +197,11 @@ class _Zstd(io.RawIOBase):
             try:
                 text += self._frame.decompress(chunk)
             except self._library.ZstdError as error:
+                if "too much memory" in str(error):
+                    raise InputError(
+                        f"{self._file} was packed with a window above {ZSTD_WINDOW >> 20} MiB (zstd --long): "
+                        f"unpack it, zstd -d --long=31 {shlex.quote(str(self._file))}, and give the result"
+                    ) from error
                 raise EOFError(str(error)) from error
             chunk = self._frame.unused_data
             if self._frame.eof:
@@ -210,13 +219,34 @@ def _rows(file: Path, text_field: str, on_bytes: OnBytes) -> Iterator[Document]:
         with pq.ParquetFile(file) as table:
             text_of(dict.fromkeys(table.schema_arrow.names), text_field, str(file))  # a file may have no rows
             n_rows, share = max(1, table.metadata.num_rows), file.stat().st_size
-            for batch in table.iter_batches(256, columns=[text_field]):
-                for row in batch.to_pylist():
-                    if text := text_of(row, text_field, str(file)):
-                        yield [text]
-                on_bytes(share * len(batch) // n_rows)
+            most = max(ROWS_BYTES, share * MOST_SWOLLEN)
+            for group in range(table.num_row_groups):
+                n_bytes = _unpacked_bytes(table.metadata.row_group(group), text_field)
+                _check_swollen(n_bytes, most, file)
+                # A dictionary's entry may stand in each row, which n_bytes does not count.
+                n_at_once = min(256, max(4, 4 * ROWS_BYTES // max(1, n_bytes)))
+                for batch in table.iter_batches(n_at_once, row_groups=[group], columns=[text_field]):
+                    _check_swollen(batch.nbytes, most, file)
+                    for row in batch.to_pylist():
+                        if text := text_of(row, text_field, str(file)):
+                            yield [text]
+                    on_bytes(share * len(batch) // n_rows)
     except (pa.ArrowException, UnicodeDecodeError) as error:
         raise InputError(f"{file} is no parquet file or is damaged: {error}") from error
+
+
+def _unpacked_bytes(group: Any, text_field: str) -> int:
+    """What a row group of .parquet holds in `text_field`, as its file says."""
+    columns = (group.column(number) for number in range(group.num_columns))
+    return sum(c.total_uncompressed_size for c in columns if c.path_in_schema.split(".")[0] == text_field)
+
+
+def _check_swollen(n_bytes: int, most: int, file: Path) -> None:
+    if n_bytes > most:
+        raise InputError(
+            f"{file} unpacks to {n_bytes >> 20} MiB at once, where its size allows {most >> 20} MiB: "
+            "if it is sound, give it as .jsonl"
+        )
 
 
 def missing_extra(what: str) -> InputError:

@@ -1,5 +1,6 @@
 """Tokenizers that are made from the text itself: an alphabet of characters, or byte pairs merged."""
 
+import itertools
 import logging
 import time
 from collections import Counter
@@ -8,13 +9,14 @@ from collections.abc import Iterator
 from gpt_pretrain.config import DataConfig, TokenizerConfig
 from gpt_pretrain.config.data import FROM_WEIGHTS
 from gpt_pretrain.data.listing import find_files
+from gpt_pretrain.data.marks import cut_at
 from gpt_pretrain.data.notes import combined, keep_note, read_note
 from gpt_pretrain.data.reading_bar import ReadingBar
 from gpt_pretrain.data.sources import Source, TextFiles, alphabet_of, build_source, cache_dir
 from gpt_pretrain.data.splits import TRAIN
 from gpt_pretrain.data.token_cache import side_of
 from gpt_pretrain.errors import ArtifactError, InputError
-from gpt_pretrain.tokenizer import Tokenizer, build_tokenizer, ranks_file, read_ranks
+from gpt_pretrain.tokenizer import END_OF_TEXT, Tokenizer, build_tokenizer, ranks_file, read_ranks
 from gpt_pretrain.tokenizer.learn import DISTINCT, count_pieces, learn_ranks
 
 log = logging.getLogger(__name__)
@@ -68,7 +70,9 @@ def _ranks(config: DataConfig, settings: TokenizerConfig) -> dict[bytes, int]:
     split = None if settings.path else [config.val_path is None, config.split, config.val_fraction]
     n_ranks = settings.vocab_size - 1 - len(settings.special_tokens)  # one is the end of a text
     content = [[source.fingerprint(), weight] for source, weight in sources]
-    key = combined("trained", content, split, n_ranks, settings.train_mb)
+    # What becomes one id in the data is no text to learn from.
+    marks = [END_OF_TEXT, *settings.special_tokens] if config.special_tokens else []
+    key = combined("trained", content, split, n_ranks, settings.train_mb, *marks)
     note = cache_dir(config) / "tokenizers" / f"{key}.json"
     if (known := read_note(note)) is not None:
         try:
@@ -79,7 +83,7 @@ def _ranks(config: DataConfig, settings: TokenizerConfig) -> dict[bytes, int]:
     budget, total = settings.train_mb * 10**6, sum(weight for _, weight in sources)
     counts: Counter[bytes] = Counter()
     for source, weight in sources:
-        text = _training_text(source, config, settings, int(budget * weight / total))
+        text = _training_text(source, config, settings, int(budget * weight / total), marks)
         counts += count_pieces(text, DISTINCT // len(sources))
     ranks = learn_ranks(counts, n_ranks)
     seconds = time.monotonic() - started
@@ -90,19 +94,20 @@ def _ranks(config: DataConfig, settings: TokenizerConfig) -> dict[bytes, int]:
 
 
 def _training_text(
-    source: Source, config: DataConfig, settings: TokenizerConfig, n_characters: int
+    source: Source, config: DataConfig, settings: TokenizerConfig, n_characters: int, marks: list[str]
 ) -> Iterator[str]:
-    """The first `n_characters` of what will be trained on: a tokenizer fitted to the validation text too
-    would make it look better learned than it is.
+    """The first `n_characters` of what will be trained on, without the marks: a tokenizer fitted to the
+    validation text too would make it look better learned than it is.
     """
     whole = settings.path or config.val_path
     # Where the tokens are cut there are none yet: the same share of the characters.
     split = "none" if whole else "characters" if config.split == "tokens" else config.split
-    side = side_of(source, config, split)
+    ends = marks[:1]
+    side = side_of(source, config, split, ends)
     with ReadingBar("training the tokenizer", source) as bar:
-        for document in source.documents(bar.advance):
+        for document in cut_at(ends, source.documents(bar.advance)):
             for stream, _, pieces in side(document):
-                for piece in pieces:
+                for piece in itertools.chain.from_iterable(cut_at(marks, [pieces])):
                     if stream == TRAIN:
                         yield piece[:n_characters]
                         n_characters -= min(n_characters, len(piece))

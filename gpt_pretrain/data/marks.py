@@ -2,7 +2,9 @@
 text, each becomes several ordinary tokens, and documents run into each other.
 """
 
-from collections.abc import Iterable, Iterator
+import itertools
+import re
+from collections.abc import Iterable, Iterator, Sequence
 
 from gpt_pretrain.data.files import Document
 from gpt_pretrain.errors import InputError
@@ -23,6 +25,49 @@ def remark(tokenizer: Tokenizer, mark: str, count: int) -> str:
         remedy = f"write {own_mark(tokenizer)} in its place, and set data.special_tokens=true"
     times = f"{count:,} times" if count > 1 else "once"
     return f"{mark} stands in the text {times} and is read as ordinary tokens: {remedy}"
+
+
+def ending_marks(tokenizer: Tokenizer, *, allow_special: bool) -> list[str]:
+    """The mark that ends a document inside a text, where it is to be read as one."""
+    mark = own_mark(tokenizer)
+    return [mark] if allow_special and _is_one_token(tokenizer, mark, allow_special=True) else []
+
+
+def cut_at(marks: Sequence[str], documents: Iterable[Document]) -> Iterator[Document]:
+    """What stands between marks, each a document, whose pieces must be taken before the next one is."""
+    if not marks:
+        yield from documents
+        return
+    for document in documents:
+        parts = _parts(document, marks)
+        for first in parts:
+            if first is not None:
+                yield itertools.chain([first], iter(parts.__next__, None))
+
+
+def _parts(document: Document, marks: Sequence[str]) -> Iterator[str | None]:
+    """The document's text in pieces, none of them empty, and None for each mark."""
+    # The longest first: of alternatives the first that matches is taken, and one may begin another.
+    pattern = re.compile("|".join(re.escape(mark) for mark in sorted(marks, key=len, reverse=True)))
+    rest = ""
+    for piece in document:
+        *before, rest = pattern.split(rest + piece)
+        for text in before:
+            if text:
+                yield text
+            yield None
+        begun = _begun(rest, marks)
+        if text := rest[: len(rest) - begun]:
+            yield text
+        rest = rest[len(rest) - begun :]
+    if rest:
+        yield rest
+
+
+def _begun(text: str, marks: Sequence[str]) -> int:
+    """Characters at the end of `text` that a mark may begin with."""
+    lengths = range(min(len(text), max(map(len, marks)) - 1), 0, -1)
+    return next((n for n in lengths if any(mark.startswith(text[-n:]) for mark in marks)), 0)
 
 
 def own_mark(tokenizer: Tokenizer) -> str:

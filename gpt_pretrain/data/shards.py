@@ -28,6 +28,7 @@ class StreamWriter:
             "documents": {"file": f"{name}-documents.bin", "n": 0, "crc32": 0},
             "characters": 0,
             "bytes": 0,
+            "written": 0,
             "has_text": False,
         }
         self._files: dict[str, Any] = {}

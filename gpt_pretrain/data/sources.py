@@ -22,11 +22,13 @@ from gpt_pretrain.data.listing import Listing, find_files
 from gpt_pretrain.data.notes import combined, keep_note, read_note
 from gpt_pretrain.data.python_reference import PythonReference
 from gpt_pretrain.errors import ArtifactError, InputError
+from gpt_pretrain.foreign import read_json
 from gpt_pretrain.tokenizer import without_surrogates
 from gpt_pretrain.weights.download import Expected, UnreachableError, download
 
 log = logging.getLogger(__name__)
 
+SAVED_STATE = "state.json"  # in a folder of Dataset.save_to_disk()
 STORY_BYTES = 1 << 20  # the story has 20 thousand; an address that sends more sends something else
 
 
@@ -141,6 +143,7 @@ class HuggingFace:
 
     def __init__(self, path: str, config: DataConfig, cache: Path) -> None:
         self.name, self.config, self.cache = path, config, cache
+        _check_section(path, config)
         self.local = sorted(f for f in Path(path).rglob("*") if f.is_file()) if Path(path).is_dir() else []
         self.files: list[Path] = []  # a section may be a part of them
         self.digests: dict[Path, str] = {}
@@ -170,7 +173,7 @@ def _dataset_rows(path: str, config: DataConfig) -> Iterator[Any]:
     except ImportError as error:
         raise missing_extra("data=hugging_face needs datasets") from error
     try:
-        if (Path(path) / "state.json").is_file():  # one section, as its save_to_disk() leaves it
+        if _is_one_section(path):
             yield from load_from_disk(path)
         else:
             yield from load_dataset(path, config.subset, split=config.section, streaming=True)
@@ -179,6 +182,23 @@ def _dataset_rows(path: str, config: DataConfig) -> Iterator[Any]:
         raise InputError(
             f"data.path={path}, data.section={config.section} cannot be loaded: {first}"
         ) from error
+
+
+def _is_one_section(path: str) -> bool:
+    """Whether it is a folder of Dataset.save_to_disk(), which leaves nothing to choose from."""
+    return (Path(path) / SAVED_STATE).is_file()
+
+
+def _check_section(path: str, config: DataConfig) -> None:
+    """Raise InputError where a section or subset is asked of a folder that holds another, or does not say."""
+    if not _is_one_section(path):
+        return
+    own = read_json(Path(path) / SAVED_STATE).get("_split")
+    what = f"data.path={path} holds one section" + (f", {own}" if own else "")
+    if config.section not in (own, DataConfig().section):
+        raise InputError(f"{what}, not data.section={config.section}: leave data.section out")
+    if config.subset is not None:
+        raise InputError(f"{what} of one subset: leave data.subset={config.subset} out")
 
 
 def _hub_revision(path: str, cache: Path) -> str:

@@ -19,7 +19,7 @@ import numpy as np
 from filelock import FileLock, Timeout
 
 from gpt_pretrain.config import DataConfig
-from gpt_pretrain.data.marks import CountedMarks, ordinary_marks
+from gpt_pretrain.data.marks import CountedMarks, cut_at, ending_marks, ordinary_marks
 from gpt_pretrain.data.notes import combined, read_note, using, write_note
 from gpt_pretrain.data.reading_bar import ReadingBar
 from gpt_pretrain.data.shards import (
@@ -35,7 +35,7 @@ from gpt_pretrain.data.splits import TRAIN, VAL, ByCharacters, ByDocuments, Side
 from gpt_pretrain.data.tokens import Tokens
 from gpt_pretrain.data.workers import Encoded, encode_batches
 from gpt_pretrain.errors import InputError
-from gpt_pretrain.tokenizer import SEGMENT, Tokenizer, tokenizer_fingerprint
+from gpt_pretrain.tokenizer import SEGMENT, Tokenizer, byte_lengths, tokenizer_fingerprint
 
 log = logging.getLogger(__name__)
 
@@ -44,6 +44,7 @@ STREAMS = {TRAIN: "train", VAL: "val"}
 CHECKED_BYTES = 64 << 20  # a cache up to this size has its checksums compared whenever it is opened: 0.1 s
 PARALLEL_BYTES = 16 << 20  # smaller sources are done before other processes have started
 NOTED_BYTES = 4 << 30  # reading this much for the first time takes seconds, so it is said
+CUT = "documents end at their marks"  # unlike those of earlier caches, with data.special_tokens
 COMMIT_SECONDS = 5.0  # of work that a killed build may lose
 
 
@@ -68,6 +69,11 @@ class Cached:
         version does not know.
         """
         return self.index.get("marks", {})
+
+    @property
+    def n_written(self) -> int:
+        """Bytes of text that the tokens stand for; 0: a cache of an earlier version does not know."""
+        return sum(stream.get("written", 0) for stream in self.index["streams"].values())
 
     def total(self, what: str, *streams: str) -> int:
         """Sum of `tokens`, `characters` or `bytes` over streams, by default over all."""
@@ -101,7 +107,7 @@ def open_or_build(
         tokenizer_fingerprint(tokenizer),
         split,
         fraction,
-        config.special_tokens,
+        config.special_tokens and CUT,
     ]
     folder = cache / "tokens" / combined(*identity)
     with using(folder.parent):
@@ -159,15 +165,17 @@ def _build(
         return finished
     dtype = "uint16" if tokenizer.vocab_size <= 1 << 16 else "uint32"
     index = {"format": FORMAT, "dtype": dtype, "content": content, "tokenizer": tokenizer.name}
-    build = _Build(partial, index, [TRAIN] if split == "none" else [TRAIN, VAL])
+    streams = [TRAIN] if split == "none" else [TRAIN, VAL]
+    build = _Build(partial, index, streams, byte_lengths(tokenizer))
     if skipped := build.n_batches:
         log.info(
             "data    an interrupted build of %s is there: going on after %d batches", source.name, skipped
         )
     marks = CountedMarks(ordinary_marks(tokenizer, allow_special=config.special_tokens))
+    ends = ending_marks(tokenizer, allow_special=config.special_tokens)
     with ReadingBar("tokenizing", source) as bar:
-        documents = marks.of(source.documents(bar.advance))
-        texts = batches(documents, side_of(source, config, split), tokenizer.safe)
+        documents = cut_at(ends, marks.of(source.documents(bar.advance)))
+        texts = batches(documents, side_of(source, config, split, ends), tokenizer.safe)
         for _ in range(skipped):
             next(texts, None)
         options: dict[str, Any] = {"allow_special": config.special_tokens, "dtype": dtype}
@@ -190,9 +198,9 @@ class _Build:
     build after a killed one goes on from there.
     """
 
-    def __init__(self, folder: Path, index: dict[str, Any], streams: list[int]) -> None:
-        """`index` is all that will be written to the index but the streams."""
-        self.folder, self.index = folder, index
+    def __init__(self, folder: Path, index: dict[str, Any], streams: list[int], lengths: np.ndarray) -> None:
+        """`index` is all that will be written to the index but the streams; `lengths`: bytes of each id."""
+        self.folder, self.index, self.lengths = folder, index, lengths
         done = self._resume()
         self.n_batches: int = done["batches"]
         self.writers = {
@@ -215,6 +223,8 @@ class _Build:
             state = self.writers[stream].state
             state["characters"] += part.characters
             state["bytes"] += part.n_bytes
+            if "written" in state:  # else an earlier version has begun it
+                state["written"] += int(self.lengths[part.tokens].sum())
             state["has_text"] |= part.has_text
         self.n_batches += 1
         if time.monotonic() - self._committed > COMMIT_SECONDS:
@@ -248,14 +258,16 @@ class _Build:
         return {STREAMS[stream]: writer.state for stream, writer in self.writers.items()}
 
 
-def side_of(source: Source, config: DataConfig, split: str) -> Side:
-    """Which text trains and which validates, for split=characters, documents or none."""
+def side_of(source: Source, config: DataConfig, split: str, ends: list[str]) -> Side:
+    """Which text trains and which validates, for split=characters, documents or none; `ends` are the marks
+    that its documents are cut at.
+    """
     if split == "documents":
         return ByDocuments(config.val_fraction)
     if split == "characters":
         n_characters = 0
         with ReadingBar("reading", source) as bar:
-            for document in source.documents(bar.advance):
+            for document in cut_at(ends, source.documents(bar.advance)):
                 n_characters += sum(len(piece) for piece in document)
         return ByCharacters(int((1 - config.val_fraction) * n_characters))
     return whole

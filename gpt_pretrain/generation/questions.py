@@ -31,6 +31,7 @@ FORMS = {
 class Question:
     context: str
     endings: list[str]  # one of a cloze; each begins with the space that parts it from the context
+    lengths: list[int]  # characters of each as its file has it: what the harness divides by
     answer: int  # which of them
 
 
@@ -38,13 +39,12 @@ class Question:
 class Ending:
     logprob: float  # summed over its tokens
     is_greedy: bool  # each of its tokens is the most likely one
-    n_bytes: int
 
 
 @dataclass(frozen=True, slots=True)
 class Result:
     accuracy: float  # choices: the likeliest ending is the right one; cloze: greedy decoding writes it
-    by_length: float | None  # choices: the same by log-probability a byte, which does not favour short ones
+    by_length: float | None  # choices: the same by log-probability a character, so short ones gain nothing
     perplexity: float | None  # cloze: of the missing words, exp of the mean over questions
     n: int
 
@@ -86,12 +86,12 @@ def score(model: GPTModel, tokenizer: Tokenizer, question: Question) -> list[End
     padded = torch.tensor([row + [0] * (longest - len(row)) for row in rows], device=device)
     logits = model(padded[:, :-1]).float()  # (E, T, V); padding follows, so no ending sees it
     endings = []
-    for row, length, ending, row_logits in zip(rows, lengths, question.endings, logits, strict=True):
+    for row, length, row_logits in zip(rows, lengths, logits, strict=True):
         asked = slice(len(row) - 1 - length, len(row) - 1)
         targets = torch.tensor(row[-length:], device=device)
         logprob = log_probabilities(row_logits[asked], targets).sum().item()
         is_greedy = bool((row_logits[asked].argmax(-1) == targets).all())
-        endings.append(Ending(logprob=logprob, is_greedy=is_greedy, n_bytes=len(ending.encode())))
+        endings.append(Ending(logprob=logprob, is_greedy=is_greedy))
     return endings
 
 
@@ -99,9 +99,10 @@ def answer_choices(scored: list[tuple[Question, list[Ending]]]) -> Result:
     """The share of questions whose likeliest ending is the right one."""
     right = by_length = 0
     for question, endings in scored:
-        places = range(len(endings))
-        right += max(places, key=lambda i: endings[i].logprob) == question.answer
-        by_length += max(places, key=lambda i: endings[i].logprob / endings[i].n_bytes) == question.answer
+        logprobs = [ending.logprob for ending in endings]
+        a_character = [x / length for x, length in zip(logprobs, question.lengths, strict=True)]
+        right += logprobs.index(max(logprobs)) == question.answer
+        by_length += a_character.index(max(a_character)) == question.answer
     n = len(scored)
     return Result(accuracy=right / n, by_length=by_length / n, perplexity=None, n=n)
 
@@ -151,14 +152,16 @@ def _choice(row: dict[str, Any]) -> Question:
         endings = [_cleaned(ending) for ending in row["endings"]]
         return _question(_cleaned(context), endings, int(row["label"]))
     choices, answer = row["choices"], row.get("answer", row.get("label", row.get("answerKey")))
+    (context, *_) = [row[key] for key in ("context", "question", "query") if key in row]
     names: list[Any] = list("ABCDEFGH")
     if isinstance(choices, dict):  # ARC: texts and their letters
         choices, names = choices["text"], choices["label"]
+        if "context" not in row and "question" in row:
+            context = f"Question: {context}\nAnswer:"
     if isinstance(answer, str) and answer in names:
         answer = names.index(answer)
     elif isinstance(answer, str) and answer in choices:
         answer = choices.index(answer)
-    (context, *_) = [row[key] for key in ("context", "question", "query") if key in row]
     return _question(context, choices, int(str(answer)))
 
 
@@ -178,7 +181,7 @@ def _question(context: str, endings: list[str], answer: int) -> Question:
     spaced = [ending if ending[:1].isspace() else f" {ending}" for ending in endings]
     if not 0 <= answer < len(spaced) or not all(ending.strip() for ending in spaced):
         raise ValueError("its answer is none of its endings, or one of them is empty")
-    return Question(context.rstrip(), spaced, answer)
+    return Question(context.rstrip(), spaced, [len(ending) for ending in endings], answer)
 
 
 def _cleaned(text: str) -> str:

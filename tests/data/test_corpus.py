@@ -147,6 +147,31 @@ def test_the_alphabet_of_characters_is_that_of_all_the_data(tmp_path, cache):
     assert tokenizer_for(config, TokenizerConfig(name="characters")).vocab_size == tokenizer.vocab_size
 
 
+@pytest.mark.parametrize("lower", [False, True])
+def test_a_tokenizer_that_changes_the_text_has_the_bytes_said_that_it_writes(tmp_path, cache, lower):
+    tokenizers = pytest.importorskip("tokenizers")
+    words = ["ein", "Ein", "baum", "Baum", "[UNK]", "</s>"]
+    made = tokenizers.Tokenizer(tokenizers.models.WordPiece(dict(zip(words, range(6), strict=True))))
+    made.add_special_tokens(["[UNK]", "</s>"])
+    made.pre_tokenizer = tokenizers.pre_tokenizers.WhitespaceSplit()
+    made.decoder = tokenizers.decoders.WordPiece()
+    if lower:
+        made.normalizer = tokenizers.normalizers.Lowercase()
+    made.save(str(tmp_path / "tokenizer.json"))
+    settings = TokenizerConfig(name="huggingface", path=str(tmp_path / "tokenizer.json"), end_of_text="</s>")
+    text = "ein Baum " * 200 + ("Schrank " * 100 if lower else "")
+    (tmp_path / "a.txt").write_text(text)
+    config = DataConfig(source="text_files", path=str(tmp_path / "a.txt"), split="tokens")
+    for _ in range(2):  # built, then read from the cache
+        corpus = load_corpus(config, build_tokenizer(settings))
+        said = [line for line in corpus.remarks() if "changes the text" in line]
+        written = 200 * len(" ein baum") + (100 * len(" [UNK]") if lower else 0)
+        assert len(said) == lower
+        assert all(f"of {written:,} bytes" in line and f"the {len(text):,} that" in line for line in said), (
+            said
+        )
+
+
 def test_a_vocabulary_above_65536_is_stored_in_four_bytes(tmp_path, cache):
     (tmp_path / "a.txt").write_text("".join(map(chr, range(0x10000, 0x10000 + 70000))))
     config = DataConfig(source="text_files", path=str(tmp_path / "a.txt"))

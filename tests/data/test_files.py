@@ -149,6 +149,51 @@ def test_a_zstd_file_that_ends_between_two_lines_is_cut_off_all_the_same(tmp_pat
         read(tmp_path / "a.jsonl.zst")
 
 
+def test_a_zstd_file_of_a_long_window_is_sound_and_says_how_to_unpack_it(tmp_path):
+    zstandard = pytest.importorskip("zstandard", reason="the extra gpt_pretrain[data] is not installed")
+    long = zstandard.ZstdCompressionParameters.from_level(3, window_log=28)
+    for parameters in (long, zstandard.ZstdCompressionParameters.from_level(3, window_log=27)):
+        packer = zstandard.ZstdCompressor(compression_params=parameters).compressobj()
+        (tmp_path / "a b.jsonl.zst").write_bytes(packer.compress(lines(TEXTS)) + packer.flush())
+        if parameters is not long:
+            assert read(tmp_path / "a b.jsonl.zst")[0] == TEXTS
+            continue
+        with pytest.raises(
+            InputError, match=r"window above 128 MiB .*: unpack it, zstd -d --long=31 '"
+        ) as refused:
+            read(tmp_path / "a b.jsonl.zst")
+        assert (len(str(refused.value).splitlines()), "damaged" in str(refused.value)) == (1, False)
+
+
+@pytest.mark.parametrize("encoding", ["PLAIN", "DELTA_BYTE_ARRAY", None])
+def test_a_parquet_file_that_swells_is_refused_before_it_is_held(tmp_path, monkeypatch, encoding):
+    pa = pytest.importorskip("pyarrow")
+    pq = __import__("pyarrow.parquet", fromlist=["write_table"])
+    how = {"compression": "zstd"} | (
+        {"use_dictionary": False, "column_encoding": encoding} if encoding else {}
+    )
+    monkeypatch.setattr("gpt_pretrain.data.files.ROWS_BYTES", 1 << 20)
+    for texts in (["ab " * (2 << 20)], ["ab " * (1 << 18)] * 40):  # one row, and one that comes again
+        pq.write_table(pa.table({"text": texts}), tmp_path / "a.parquet", **how)
+        assert (tmp_path / "a.parquet").stat().st_size < 20_000
+        before = pa.total_allocated_bytes()
+        with pytest.raises(InputError, match=r"a\.parquet unpacks to \d+ MiB at once, where its") as refused:
+            read(tmp_path / "a.parquet")
+        assert len(str(refused.value).splitlines()) == 1
+        assert pa.total_allocated_bytes() - before < 16 << 20
+
+
+@pytest.mark.parametrize("row_group_size", [7, 100_000])
+def test_a_parquet_file_of_row_groups_of_any_size_is_read_whole(tmp_path, monkeypatch, row_group_size):
+    pa = pytest.importorskip("pyarrow")
+    pq = __import__("pyarrow.parquet", fromlist=["write_table"])
+    monkeypatch.setattr("gpt_pretrain.data.files.ROWS_BYTES", 1 << 10)
+    texts = [f"{number} words " * (1 + number % 30) for number in range(3000)]
+    table = pa.table({"text": texts, "text.more": texts, "other": texts})
+    pq.write_table(table, tmp_path / "a.parquet", row_group_size=row_group_size)
+    assert read(tmp_path / "a.parquet")[0] == texts
+
+
 def test_a_parquet_file_of_text_that_is_not_utf8_is_named(tmp_path):
     pa = pytest.importorskip("pyarrow")
     pq = __import__("pyarrow.parquet", fromlist=["write_table"])

@@ -91,6 +91,23 @@ def test_the_vocabulary_counts_every_id(text):
         TokenizerConfig(name="trained", vocab_size=258, special_tokens=["<|a|>", "<|b|>"]).check()
 
 
+@pytest.mark.parametrize("path", [None, "text.txt"])
+def test_what_becomes_one_id_is_not_learned_from(tmp_path, text, monkeypatch, path):
+    monkeypatch.chdir(tmp_path)
+    text.write_text("<|endoftext|>".join(f"one <|pad|> more tree{n % 3}" for n in range(300)))
+    settings = TokenizerConfig(name="trained", vocab_size=400, special_tokens=["<|pad|>"], path=path)
+
+    def of_marks(**more):
+        found = tokens_of(tokenizer_for(config_of(text, split="documents", **more), settings))
+        found -= {b"<|endoftext|>", b"<|pad|>"}
+        return {
+            token for token in found if len(token) > 1 and any(p in token for p in (b"pad", b"<|", b"of"))
+        }
+
+    assert of_marks()  # read as text, they are learned as text
+    assert of_marks(special_tokens=True) == set()
+
+
 def test_only_as_much_text_as_is_asked_for_is_learned_from(text):
     text.write_text("abcabc " * 200_000 + "xyzxyz " * 200_000)  # 1.4 and 1.4 million characters
     config = TokenizerConfig(name="trained", vocab_size=300, train_mb=1)

@@ -13,7 +13,7 @@ from gpt_pretrain.config import DataConfig, TokenizerConfig
 from gpt_pretrain.data import token_cache
 from gpt_pretrain.data.corpus import load_corpus
 from gpt_pretrain.data.learned import tokenizer_for
-from gpt_pretrain.data.marks import CountedMarks
+from gpt_pretrain.data.marks import CountedMarks, cut_at
 from gpt_pretrain.data.notes import read_note, write_note
 from gpt_pretrain.evaluate import evaluate
 from gpt_pretrain.inspect_data import inspect_data
@@ -36,6 +36,44 @@ def test_a_mark_counts_once_wherever_the_pieces_end(parts, data):
     assert ["".join(document) for document in marks.of([pieces, pieces])] == [text, text]
     expected = {mark: 2 * text.count(mark) for mark in (MARK, "aba") if mark in text}
     assert marks.counts == expected
+
+
+@given(
+    st.lists(st.sampled_from(["a", "<", MARK, MARK[:5], MARK[5:], "<pad>", "<p", "ad>", "b\n", ""])),
+    st.data(),
+)
+def test_documents_are_what_stands_between_marks_wherever_the_pieces_end(parts, data):
+    text = "".join(parts)
+    cuts = sorted(data.draw(st.lists(st.integers(0, len(text)))))
+    pieces = [text[a:b] for a, b in itertools.pairwise([0, *cuts, len(text)])]
+    between = [part for part in text.replace("<pad>", MARK).split(MARK) if part]
+    assert ["".join(document) for document in cut_at(["<pad>", MARK], [pieces, pieces])] == between * 2
+    assert ["".join(document) for document in cut_at([], [pieces])] == [text]
+
+
+def test_a_text_without_marks_is_handed_on_in_the_pieces_that_it_comes_in():
+    pieces = ["one <", "two <|end", " three"]
+    (found,) = [list(document) for document in cut_at([MARK], [pieces])]
+    assert found == ["one ", "<two ", "<|end three"]  # a word at a piece's end stays whole
+
+
+@pytest.mark.parametrize("split", ["characters", "tokens", "documents"])
+def test_pieces_between_marks_are_documents_as_rows_are(tmp_path, load, text_of, split):
+    texts = [f"{number} apples, " * (1 + number % 7) for number in range(200)]
+    (tmp_path / "rows.jsonl").write_text("\n".join(json.dumps({"text": text}) for text in texts))
+    (tmp_path / "marked.txt").write_text(MARK.join(texts) + MARK)
+    rows, marked = (
+        load(tmp_path / name, split=split, special_tokens=True) for name in ("rows.jsonl", "marked.txt")
+    )
+    for found, expected in ((marked.train, rows.train), (marked.val, rows.val)):
+        assert text_of(found) == text_of(expected)
+        assert len(found) > 100
+    (found,), (expected,) = marked.parts, rows.parts
+    assert (found.n_characters, found.n_bytes) == (expected.n_characters, expected.n_bytes)
+    for stream, starts in expected.documents.items():
+        assert found.documents[stream].tolist() == starts.tolist()
+    if split == "documents":
+        assert set(text_of(marked.train).split("|")) | set(text_of(marked.val).split("|")) == set(texts)
 
 
 def test_a_mark_over_the_end_of_a_document_is_none():

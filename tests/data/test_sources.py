@@ -144,6 +144,29 @@ def test_a_section_that_was_saved_to_disk_is_read_and_its_bytes_are_told(tmp_pat
     assert counted == [3, 6]
 
 
+@pytest.mark.parametrize("own", [None, "test"])
+def test_a_section_that_was_saved_to_disk_is_not_taken_for_another(tmp_path, cache, own):
+    datasets = pytest.importorskip("datasets", reason="the extra gpt_pretrain[data] is not installed")
+    table = datasets.table.InMemoryTable.from_pydict({"text": ["one"]})
+    split = own and datasets.NamedSplit(own)
+    datasets.Dataset(table, fingerprint="any", split=split).save_to_disk(tmp_path / "set")
+
+    def documents(**settings):
+        config = DataConfig(source="hugging_face", path=str(tmp_path / "set"), **settings)
+        return list(build_source(config, config.path, cache).documents(lambda n_bytes: None))
+
+    assert documents() == [["one"]]
+    if own:
+        assert documents(section=own) == [["one"]]
+    with pytest.raises(
+        InputError, match=r"holds one section.*, not data\.section=validation: leave"
+    ) as refused:
+        documents(section="validation")
+    assert (own or "") in str(refused.value)
+    with pytest.raises(InputError, match=r"leave data\.subset=wikitext-2 out"):
+        documents(subset="wikitext-2")
+
+
 def test_a_hugging_face_file_that_is_damaged_behind_its_beginning_is_an_input_error(tmp_path, load):
     pytest.importorskip("datasets", reason="the extra gpt_pretrain[data] is not installed")
     pq = __import__("pyarrow.parquet", fromlist=["write_table"])

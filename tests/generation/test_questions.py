@@ -48,7 +48,7 @@ def written(tmp_path, rows, name="questions.jsonl"):
 @pytest.mark.parametrize("context", ["ab", "", "a text that is longer than the model's context"])
 def test_an_ending_has_the_log_probability_of_transformers(model, context):
     tokenizer = build_tokenizer("bytes")
-    question = Question(context, [" b", " longer", " c d"], 0)
+    question = Question(context, [" b", " longer", " c d"], [2, 7, 4], 0)
     for ending, found in zip(question.endings, score(model, tokenizer, question), strict=True):
         ids = [256, *ending.encode()] if not context else [*context.encode(), *ending.encode()]
         ids = ids[-(CONTEXT + 1) :]
@@ -58,14 +58,16 @@ def test_an_ending_has_the_log_probability_of_transformers(model, context):
         expected = logprobs[range(len(ids) - 1 - n, len(ids) - 1), ids[-n:]]
         assert found.logprob == pytest.approx(expected.sum().item(), abs=1e-4)
         assert found.is_greedy == (logprobs[-n:].argmax(-1).tolist() == ids[-n:])
-        assert found.n_bytes == n
 
 
 def test_the_tokens_of_an_ending_are_those_of_the_whole_text(model):
     """BPE may join what stands at the seam; as in the harness, what is left of the whole counts."""
     tokenizer = build_tokenizer("bytes")
-    whole = score(model, tokenizer, Question("é", ["\u0301x"], 0))
-    assert whole[0].n_bytes == 3
+    ids = torch.tensor([[*"é\u0301x".encode()]])
+    (whole,) = score(model, tokenizer, Question("é", ["\u0301x"], [2], 0))
+    with torch.no_grad():
+        logprobs = reference(SIZE)(ids[:, :-1]).logits[0].log_softmax(-1)
+    assert whole.logprob == pytest.approx(logprobs[range(1, 4), ids[0, 2:]].sum().item(), abs=1e-4)
 
 
 def test_hellaswag_arc_and_plain_rows_are_read(tmp_path):
@@ -76,16 +78,17 @@ def test_hellaswag_arc_and_plain_rows_are_read(tmp_path):
         Question(
             "Removing ice: A man is outside. He",
             [" sings.", " scrapes it off.. Done", " eats.", " is the car."],
+            [6, 21, 5, 11],
             1,
         ),
-        Question("Which?", [" one", " two"], 1),
-        Question("Once", [" upon", " on"], 1),
-        Question("Once", [" upon", " on"], 1),
+        Question("Question: Which?\nAnswer:", [" one", " two"], [3, 3], 1),
+        Question("Once", [" upon", " on"], [4, 3], 1),
+        Question("Once", [" upon", " on"], [4, 2], 1),
     ]
 
 
 def test_lambada_is_read_from_jsonl_and_from_lines(tmp_path):
-    expected = [Question("He came back", [" home."], 0)]
+    expected = [Question("He came back", [" home."], [5], 0)]
     assert read_cloze(written(tmp_path, [{"text": "He came back home."}])) == expected
     assert read_cloze(written(tmp_path, [{"context": "He came back ", "target": "home."}])) == expected
     assert read_cloze(written(tmp_path, ["He came back home.\r"], "lambada.txt")) == expected
@@ -101,11 +104,11 @@ def test_a_text_of_one_word_leaves_nothing_to_ask_it_by(tmp_path, text):
         read_cloze(written(tmp_path, ["two words", text], "zh.txt"))
     assert len(str(refused.value).splitlines()) == 1
     given = written(tmp_path, [{"context": "天地玄黄", "target": "宇宙"}])
-    assert read_cloze(given) == [Question("天地玄黄", [" 宇宙"], 0)]
+    assert read_cloze(given) == [Question("天地玄黄", [" 宇宙"], [2], 0)]
 
 
 def test_a_perplexity_beyond_all_floats_is_infinite():
-    cloze = answer_cloze([(Question("", [""], 0), [Ending(-5000.0, False, 1)])])
+    cloze = answer_cloze([(Question("", [""], [1], 0), [Ending(-5000.0, False)])])
     assert cloze.perplexity == float("inf")
 
 
@@ -113,7 +116,7 @@ def test_a_question_without_a_token_is_refused(model, monkeypatch):
     tokenizer = build_tokenizer("bytes")
     monkeypatch.setattr(tokenizer, "encode", lambda text: np.empty(0, np.uint32))
     with pytest.raises(InputError, match="makes no token of 'a b'"):
-        score(model, tokenizer, Question("a", [" b"], 0))
+        score(model, tokenizer, Question("a", [" b"], [1], 0))
 
 
 @pytest.mark.parametrize(
@@ -147,14 +150,23 @@ def test_a_file_without_a_question_is_refused(tmp_path, content):
         read_cloze(str(tmp_path / "nowhere.jsonl"))
 
 
-def test_shares_are_of_the_likeliest_ending_and_of_the_likeliest_a_byte():
-    short, long = Ending(-2.0, True, 1), Ending(-3.0, False, 9)
-    questions = [(Question("", ["", ""], answer), [short, long]) for answer in (0, 0, 0, 1)]
+def test_shares_are_of_the_likeliest_ending_and_of_the_likeliest_a_character():
+    short, long = Ending(-2.0, True), Ending(-3.0, False)
+    questions = [(Question("", ["", ""], [1, 9], answer), [short, long]) for answer in (0, 0, 0, 1)]
     result = answer_choices(questions)
     assert (result.accuracy, result.by_length, result.n) == (0.75, 0.25, 4)
     assert result.error(0.75) == pytest.approx((0.75 * 0.25 / 3) ** 0.5)
-    cloze = answer_cloze([(Question("", [""], 0), [ending]) for ending in (short, long)])
+    cloze = answer_cloze([(Question("", [""], [1], 0), [ending]) for ending in (short, long)])
     assert (cloze.accuracy, cloze.perplexity) == (0.5, pytest.approx(12.182494))
+
+
+def test_the_space_that_is_put_before_an_ending_makes_it_no_longer_nor_does_its_alphabet(tmp_path):
+    rows = [{"context": "c", "choices": ["an", "and so"], "answer": 1}]
+    rows += [{"context": "c", "choices": ["an", "日本語"], "answer": 0}]
+    short, long = Ending(-2.0, True), Ending(-5.0, False)
+    questions = read_choices(written(tmp_path, rows))
+    # By a character -1 and -5/6, then -1 and -5/3; with the space, or by the byte, both would be wrong.
+    assert answer_choices([(question, [short, long]) for question in questions]).by_length == 1
 
 
 def test_the_program_prints_a_line_a_figure(typed, tmp_path, capsys):
