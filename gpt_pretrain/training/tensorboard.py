@@ -174,8 +174,9 @@ class EventFiles(Logger):
         """The row, in a file of its own that takes an earlier one's place: TensorBoard keeps the first that
         it reads, and a resumed run has other settings and another end.
         """
-        earlier = list(self.run.glob(f"{EVENTS}*{SESSION}"))
+        earlier = list(self.run.glob(f"{EVENTS}*"))
         writer = EventFileWriter(str(self.run), filename_suffix=SESSION)
+        _name_after(earlier, writer)  # else the run's own file, which begins with a purge, may come after it
         values = [_row_begins(settings)]
         if status is not None:
             measured = {f"{FINAL}/{key}": value for key, value in finals.items() if value is not None}
@@ -184,7 +185,8 @@ class EventFiles(Logger):
         writer.add_event(Event(wall_time=time.time(), step=step, summary=Summary(value=values)))
         writer.close()
         for file in earlier:
-            file.unlink()
+            if file.name.endswith(SESSION):
+                file.unlink()
 
 
 def _name_after(earlier: list[Path], writer: EventFileWriter) -> None:

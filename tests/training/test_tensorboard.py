@@ -171,7 +171,9 @@ def test_a_clock_that_went_back_takes_nothing_from_the_curves(tmp_path, monkeypa
     expected = {1: 1, 2: 2, 3: 3, 4: 14, 5: 15, 6: 16, 7: 17}
     assert curve(tmp_path / "val", "1 loss/over steps") == expected
     assert list(curve(tmp_path, "1 loss/over steps")) == list(expected)
-    assert len(list(tmp_path.glob("events*"))) == 3
+    logger.end({}, {"val_loss": 17.0}, step=7, finished=True)
+    assert curve(tmp_path, "(final)/val_loss") == {7: 17}
+    assert len(list(tmp_path.glob("events*"))) == 4
 
 
 def test_what_an_earlier_run_left_in_a_folder_is_no_part_of_one_that_begins_there(trained, tmp_path):
