@@ -8,6 +8,7 @@ import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from traceback import walk_tb
 
 from hydra.errors import (
     ConfigCompositionException,
@@ -84,6 +85,8 @@ def user_facing(root: type, *, debug: bool) -> Iterator[None]:
             raise
         if isinstance(error, HydraException | OmegaConfBaseException):
             raise InputError(_explain_composition(error, root)) from error
+        if _is_lost_loader(error):
+            raise _lost_loader() from error
         if isinstance(error, BrokenPipeError) and not outlives_reader():
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else Python's exit fails on it
             raise ReaderGoneError from error
@@ -94,18 +97,13 @@ def user_facing(root: type, *, debug: bool) -> Iterator[None]:
         if isinstance(error, OSError) and error.errno in _NO_PATH:
             raise InputError(f"{_shortened(error)}: give another path") from error
         raise InfrastructureError(f"the machine failed: {error or type(error).__name__}") from error
-    except RuntimeError as error:
+    except (RuntimeError, EOFError) as error:
         if debug:
             raise
         if re.search("out of memory|can't allocate memory|ALLOC_FAILED", str(error)):  # NCCL's too
             raise _out_of_memory() from error
-        if re.search("DataLoader worker .* (exited|is killed)", str(error)):
-            if (number := received()) is not None:  # which has ended it, too
-                raise _interrupted(Interrupted(number)) from error
-            raise InfrastructureError(
-                "a process that loads data died, for want of memory perhaps: smaller data.num_workers, and "
-                "resume=<the run> goes on from its newest checkpoint"
-            ) from error
+        if _is_lost_loader(error):
+            raise _lost_loader() from error
         if not is_failed_exchange(error):
             raise
         raise InfrastructureError(
@@ -117,6 +115,23 @@ def _interrupted(error: KeyboardInterrupt) -> UserFacingError:
     interrupted = UserFacingError(str(error) or "interrupted")
     interrupted.exit_code = 128 + getattr(error, "number", signal.SIGINT)
     return interrupted
+
+
+def _is_lost_loader(error: BaseException) -> bool:
+    """Whether a loader's process has died: between batches, or amid the handing over of one."""
+    if isinstance(error, ConnectionError | EOFError):
+        files = {frame.f_code.co_filename for frame, _ in walk_tb(error.__traceback__)}
+        return any(file.endswith("dataloader.py") for file in files)
+    return bool(re.search("DataLoader worker .* (exited|is killed)", str(error)))
+
+
+def _lost_loader() -> UserFacingError:
+    if (number := received()) is not None:  # which has ended it, too
+        return _interrupted(Interrupted(number))
+    return InfrastructureError(
+        "a process that loads data died, for want of memory perhaps: smaller data.num_workers, and "
+        "resume=<the run> goes on from its newest checkpoint"
+    )
 
 
 def _shortened(error: OSError) -> str:

@@ -9,6 +9,7 @@ import sys
 
 import pytest
 from hydra.errors import HydraException
+from torch.utils.data import DataLoader, Dataset
 
 from gpt_pretrain.cli import commands
 from gpt_pretrain.cli.compose import compose
@@ -17,7 +18,7 @@ from gpt_pretrain.cli.refusals import user_facing
 from gpt_pretrain.config import TrainConfig
 from gpt_pretrain.config.habits import HABITS
 from gpt_pretrain.data import sources
-from gpt_pretrain.errors import InputError, UserFacingError
+from gpt_pretrain.errors import InfrastructureError, InputError, UserFacingError
 from gpt_pretrain.launch.signals import Interrupted
 from tests.conftest import QUICK
 
@@ -244,3 +245,26 @@ def test_a_signal_amid_hydra_s_work_ends_the_program_and_leaves_no_folder(
     assert ("error: interrupted by SIGHUP" in error) != is_over
     if mode == "run":
         assert not list(tmp_path.iterdir())
+
+
+class Loaded(Dataset):
+    """Raises what the main process does when the other end of its pipe is gone."""
+
+    def __init__(self, error):
+        self.error = error
+
+    def __getitem__(self, index):
+        raise self.error
+
+    def __len__(self):
+        return 1
+
+
+@pytest.mark.parametrize("error", [ConnectionResetError(104, "reset"), EOFError()])
+def test_a_loader_that_dies_amid_a_batch_is_told_from_other_losses(error):
+    said = "a process that loads data died"
+    with pytest.raises(InfrastructureError, match=said), user_facing(TrainConfig, debug=False):
+        next(iter(DataLoader(Loaded(error))))
+    with pytest.raises((UserFacingError, EOFError)) as other, user_facing(TrainConfig, debug=False):
+        raise error.with_traceback(None)
+    assert said not in str(other.value)
