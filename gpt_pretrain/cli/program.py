@@ -40,7 +40,7 @@ from gpt_pretrain.errors import (
 )
 from gpt_pretrain.launch.job import job_name, requeue
 from gpt_pretrain.launch.process import is_launched, process, rank
-from gpt_pretrain.launch.signals import deferred, hearing
+from gpt_pretrain.launch.signals import deferred, hearing, interruptions_first
 from gpt_pretrain.runs.owner import LOCK, OWNER
 from gpt_pretrain.sweep.refusals import refuse_with
 from gpt_pretrain.sweep.trial import is_recorded_trial, recorded
@@ -194,7 +194,8 @@ def accepted(run: Path, config: object) -> Iterator[list[str]]:
         return
     found = {entry.name for entry in run.iterdir()}
     try:
-        yield _begin(run, config)
+        with interruptions_first():
+            yield _begin(run, config)
     except KeyboardInterrupt:
         if found <= {LOCK, OWNER}:
             for handler in log_files():

@@ -9,6 +9,7 @@ import sys
 
 import pytest
 from hydra.errors import HydraException
+from omegaconf import OmegaConf
 from torch.utils.data import DataLoader, Dataset
 
 from gpt_pretrain.cli import commands
@@ -245,6 +246,21 @@ def test_a_signal_amid_hydra_s_work_ends_the_program_and_leaves_no_folder(
     assert ("error: interrupted by SIGHUP" in error) != is_over
     if mode == "run":
         assert not list(tmp_path.iterdir())
+
+
+def test_a_signal_that_a_library_fails_over_while_a_run_begins_leaves_no_folder(typed, tmp_path, monkeypatch):
+    def to_yaml(config):
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+            for _ in range(1000):  # Python answers between two of its instructions
+                pass
+        finally:
+            raise AttributeError("'NoneType' object has no attribute '_get_full_key'")
+
+    monkeypatch.setattr(OmegaConf, "to_yaml", to_yaml)
+    code, error = typed("train", *QUICK, "trainer.max_steps=1")
+    assert (code, error.strip()) == (128 + signal.SIGTERM, "error: interrupted by SIGTERM")
+    assert not list(tmp_path.iterdir())
 
 
 class Loaded(Dataset):
