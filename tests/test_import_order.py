@@ -23,8 +23,8 @@ tokenizer: vocab segmentation patterns protocol bpe small tokenizer_json learn b
     folder
 weights: download protobuf crc32c stored table fit gpt2_sizes dialects pickled safetensors_file huggingface
     shape bundle read write fetch
-decoding: filters penalties key_values layout scoring picture choose continuation sequences beam
-    contrastive loop text
+decoding: filters penalties key_values products compiled layout scoring picture choose continuation sequences
+    beam contrastive loop text
 data: notes fingerprints kinds listing files gutenberg python_reference sources reading_bar tokens
     shards workers splits marks token_cache learned token_files windows copies corpus order
 runs: state folders owner record model_card checkpoint pretrained

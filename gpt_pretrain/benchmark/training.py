@@ -7,6 +7,7 @@ python -m gpt_pretrain.benchmark model=mini ladder=true     what each switch gai
 
 import copy
 import dataclasses
+import math
 import statistics
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -189,13 +190,15 @@ class _Size:
         """Greedy generation of one text after 16 tokens, in float32; with compare= beside transformers'."""
         import torch
 
-        from gpt_pretrain.decoding.layout import for_generation
+        from gpt_pretrain.decoding.layout import find_kernel, for_generation
         from gpt_pretrain.model import GPTModel
 
         torch.manual_seed(0)
         model = GPTModel(self.prepared.model).eval()
         prompts = torch.randint(1, model.config.vocab_size - 1, (1, 16))
-        ours = decoding.run_ours(for_generation(copy.deepcopy(model), "float32"), prompts, NEW_TOKENS)
+        kernel, _ = find_kernel(model, "float32", "auto", math.inf)
+        laid_out = for_generation(copy.deepcopy(model), "float32", kernel)
+        ours = decoding.run_ours(laid_out, prompts, NEW_TOKENS)
         theirs = ours
         if self.config.compare == "transformers":
             theirs = decoding.run_theirs(decoding.transformers_model(model), prompts, NEW_TOKENS)

@@ -86,6 +86,8 @@ class GenerateConfig:
     score: str | None = None  # only the log-probability and perplexity of this text
     checkpoint: str | None = path_to()  # weights of any format, or a run; None: the newest run's best
     dtype: str = one_of("float32", "bfloat16", "int8")  # of the weights
+    # by what a token goes through a model on a CPU: c is compiled here; auto: where it is worth the time
+    kernel: str = one_of("auto", "torch", "c")
     batch_size: int = number(16, at_least=1)  # prompts at a time
     device: str = one_of("auto", "cpu", "cuda", "mps")  # what computes
     debug: bool = False  # tracebacks instead of messages

@@ -1,178 +1,77 @@
 """A model laid out for generation, where reading the weights is what takes the time.
 
 One row at a time, a matrix product takes as long as its weights take to come from memory: fewer bytes, and an
-order in which the processor reads them well, are what helps. What is left is the calls between the products.
+order in which the processor reads them well, are what helps. What is left is the calls between the products,
+which a C compiler leaves out.
 """
 
-from collections.abc import Callable
-from functools import lru_cache
+from collections.abc import Iterable
+from typing import cast
 
 import torch
-from torch import Tensor, nn
-from torch.nn import functional as F
+from torch import nn
 
-from gpt_pretrain.errors import InputError
-from gpt_pretrain.model import Block, GPTModel, LayerCache
+from gpt_pretrain.decoding.compiled import COMPILED, CompiledBlocks, unusable
+from gpt_pretrain.decoding.products import HAS_FBGEMM, PRODUCTS, GenerationBlock
+from gpt_pretrain.errors import ArtifactError, InputError
+from gpt_pretrain.model import Block, GPTModel
 
-# FBGEMM's kernels are part of PyTorch on x86; elsewhere PyTorch's own bfloat16 product serves.
-_HAS_FBGEMM = "fbgemm" in torch.backends.quantized.supported_engines
-_EMBEDDING_BAG = torch.ops.quantized.embedding_bag_byte_rowwise_offsets.default
-GROUP = 96  # outputs; measured with 64 to 1536
-FEW_ROWS = 10  # up to which sums take less time than unpacking the matrix for a product in float32
+WORTH = 5_000_000_000  # parameters times steps; fewer are done before the compiler is
+
+
+def find_kernel(model: GPTModel, dtype: str, wanted: str, steps: float) -> tuple[str, str | None]:
+    """torch or c, whatever `auto` means here for so many steps of one token, and what there is to say of it.
+
+    Raises InputError for c where it cannot be.
+    """
+    if wanted == "torch":
+        return "torch", None
+    if model.tok_emb.weight.device.type != "cpu":
+        if wanted == "c":
+            raise InputError("kernel=c is for processors: set kernel=auto, or device=cpu")
+        return "torch", None
+    needed = wanted == "c" or (dtype == "int8" and not HAS_FBGEMM)
+    if model.n_params() * steps < WORTH and not needed:
+        return "torch", None
+    reason = unusable(model.config)
+    if reason and wanted == "c":
+        raise InputError(f"kernel=c: {reason}")
+    if reason:
+        return "torch", f"each token goes through the blocks by torch's functions: {reason}"
+    return "c", "each token goes through the blocks in compiled C (kernel=torch: by torch's functions)"
 
 
 @torch.inference_mode()
-def for_generation(model: GPTModel, dtype: str) -> GPTModel:
+def for_generation(model: GPTModel, dtype: str, kernel: str = "torch") -> GPTModel:
     """Take `model` over for generation with float32, bfloat16 or int8 weights; it cannot be trained after.
 
-    On a CPU activations stay in float32; the embeddings that are looked up, a row a token, stay as they are.
-    Raises InputError for int8 where there is no kernel for it.
+    `kernel` is what `find_kernel` found. On a CPU activations stay in float32; the embeddings that are looked
+    up, a row a token, stay as they are. Raises InputError for int8 where there is no kernel for it,
+    ArtifactError for narrower weights that are no numbers: some kernels would make numbers of them.
     """
     on_cpu = model.tok_emb.weight.device.type == "cpu"
-    if dtype == "int8" and not (on_cpu and _HAS_FBGEMM):
-        raise InputError("dtype=int8 is for x86 processors: set dtype=bfloat16, or device=cpu on one of them")
+    if dtype == "int8" and not (on_cpu and (HAS_FBGEMM or kernel == "c")):
+        raise InputError(
+            "dtype=int8 needs an x86 processor, or another and a C compiler: "
+            "set device=cpu there, else dtype=bfloat16"
+        )
     model.requires_grad_(False)  # so that it can be called outside inference mode too
-    if dtype == "bfloat16" and not (on_cpu and _HAS_FBGEMM):
+    if dtype == "bfloat16" and not (on_cpu and (HAS_FBGEMM or kernel == "c")):
         return model.to(torch.bfloat16)
     if on_cpu:
-        product = PRODUCTS[dtype]
-        for index, block in enumerate(model.blocks):
-            assert isinstance(block, Block)
-            model.blocks[index] = GenerationBlock(block, product)
+        if dtype != "float32":
+            _check_numbers(model)
+        product = (COMPILED if kernel == "c" else PRODUCTS)[dtype]
+        blocks = [GenerationBlock(block, product) for block in cast(Iterable[Block], model.blocks)]
+        model.blocks = nn.ModuleList([CompiledBlocks(blocks)] if kernel == "c" else blocks)
         model.out_head = product(model.out_head)  # type: ignore[assignment]
     return model
 
 
-class GenerationBlock(nn.Module):
-    """`Block` for generation: rows instead of sequences, and no module inside.
-
-    Calls of modules and dropouts that drop nothing take a fifth of a step of one token.
-    """
-
-    def __init__(self, block: Block, product: "type[Product]") -> None:
-        super().__init__()
-        self.n_heads = block.att.n_heads
-        self.norm1, self.norm2 = _norm(block.norm1), _norm(block.norm2)
-        self.qkv, self.out_proj = product(block.att.qkv).rows, product(block.att.out_proj).rows
-        self.expand, self.contract = product(block.ff.expand).rows, product(block.ff.contract).rows
-
-    def forward(self, x: Tensor, cache: LayerCache | None = None) -> Tensor:
-        shape = x.shape  # (B, T, C)
-        x = x.view(-1, shape[2])  # (B, T, C) -> (B * T, C)
-        # (B * T, C) -> (B * T, 3C) -> (B, T, 3, H, D)
-        qkv = self.qkv(self.norm1(x)).view(*shape[:2], 3, self.n_heads, -1)
-        queries, keys, values = qkv.permute(2, 0, 3, 1, 4).unbind()  # (B, T, 3, H, D) -> 3 of (B, H, T, D)
-        if cache is not None:
-            context = cache.attend(queries, keys, values)
-        else:
-            context = F.scaled_dot_product_attention(queries, keys, values, is_causal=True)
-        x = x + self.out_proj(context.transpose(1, 2).reshape(x.shape))  # (B, H, T, D) -> (B * T, C)
-        x += self.contract(F.gelu(self.expand(self.norm2(x)), approximate="tanh"))  # x is ours by now
-        return x.view(shape)
-
-
-def _norm(norm: nn.LayerNorm) -> Callable[[Tensor], Tensor]:
-    shape, weight, bias, eps = norm.normalized_shape, norm.weight.detach(), norm.bias.detach(), norm.eps
-    return lambda x: torch.layer_norm(x, shape, weight, bias, eps)
-
-
-class Product(nn.Module):
-    """A linear layer in some layout."""
-
-    def __init__(self, linear: nn.Linear) -> None:
-        super().__init__()
-        self.n_out, self.n_in = linear.weight.shape
-        self.bias = None if linear.bias is None else linear.bias.detach()
-        self.lay_out(linear.weight.detach())
-
-    def lay_out(self, weight: Tensor) -> None:
-        """Make of the weight (out, in) what `rows` needs."""
-        raise NotImplementedError
-
-    def rows(self, x: Tensor) -> Tensor:
-        """(rows, in) -> (rows, out)"""
-        raise NotImplementedError
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.rows(x.reshape(-1, self.n_in)).view(*x.shape[:-1], self.n_out)
-
-
-class FloatProduct(Product):
-    """float32; a matrix with more outputs than inputs lies in memory input by input.
-
-    Measured for one row of 124M on two cores: (50257, 768) 5.8 ms instead of 9.7, (2304, 768) 0.33 instead of
-    0.48, but (768, 3072) 0.57 instead of 0.44.
-    """
-
-    def lay_out(self, weight: Tensor) -> None:
-        # a copy: the token embedding keeps its own
-        self.weight = weight.t().contiguous().t() if self.n_out > self.n_in else weight
-
-    def rows(self, x: Tensor) -> Tensor:
-        return F.linear(x, self.weight, self.bias)
-
-
-class HalfProduct(Product):
-    """Weights rounded to bfloat16, 16 bits each, times float32 activations.
-
-    PyTorch's own bfloat16 product is slow on processors without bfloat16 instructions (16 rows take five
-    times as long as in float32). FBGEMM's packed halves hold the rounded weights: exactly from 1.5e-5 to
-    65504 in size, to 3e-8 below, as 65504 above.
-    """
-
-    def lay_out(self, weight: Tensor) -> None:
-        self.packed = torch.ops.quantized.linear_prepack_fp16(weight.bfloat16().float(), self.bias)
-
-    def rows(self, x: Tensor) -> Tensor:
-        return torch.ops.quantized.linear_dynamic_fp16(x, self.packed)
-
-
-class Int8Product(Product):
-    """Weights as bytes, with a scale and a zero of their own for every 96 outputs of an input.
-
-    The product of a row is the sum of the matrix's rows, each times its activation: what FBGEMM's embedding
-    bag computes, in float32, reading the weights in the order in which they lie in memory. Products of
-    integers read no faster here and would round the activations, which have outliers.
-    """
-
-    def lay_out(self, weight: Tensor) -> None:
-        # (out, in) -> (groups, GROUP, in) -> (groups * in, GROUP); the last group is filled up with zeros.
-        self.n_groups = -(-self.n_out // GROUP)
-        padding = self.n_groups * GROUP - self.n_out
-        groups = F.pad(weight, (0, 0, 0, padding)).view(self.n_groups, GROUP, self.n_in)
-        table = groups.transpose(1, 2).reshape(-1, GROUP)
-        self.packed = torch.ops.quantized.embedding_bag_byte_prepack(table)
-        if self.bias is not None:
-            self.bias = F.pad(self.bias, (0, padding)).view(self.n_groups, 1, GROUP)
-
-    def rows(self, x: Tensor) -> Tensor:
-        n_rows = x.shape[0]
-        if n_rows > FEW_ROWS:
-            table = torch.ops.quantized.embedding_bag_byte_unpack(self.packed)
-            y = x @ table.view(self.n_groups, self.n_in, GROUP)  # (groups, rows, GROUP)
-        else:
-            indices, offsets, ones = _bags(self.n_groups, n_rows, self.n_in)
-            # Reshaped, since the last tokens' features are a slice of all tokens'.
-            copies = torch.mm(ones, x.reshape(1, -1)).view(-1)  # one for each group; faster than expand
-            # Mode 0, sums, each row times its activation; the last offset is the end of all.
-            y = _EMBEDDING_BAG(self.packed, indices, offsets, False, 0, False, copies, None, True)
-            y = y.view(self.n_groups, n_rows, GROUP)  # (groups * rows, GROUP) -> (groups, rows, GROUP)
-        if self.bias is not None:
-            y.add_(self.bias)
-        if n_rows > 1:
-            y = y.transpose(0, 1)  # -> (rows, groups, GROUP), as one row lies already
-        return y.reshape(n_rows, self.n_groups * GROUP).narrow(1, 0, self.n_out)
-
-
-@lru_cache(maxsize=16)
-def _bags(n_groups: int, n_rows: int, n_in: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Which rows of a table each sum takes, where the next sum begins, and a one for each group.
-
-    All sums of a group stand together, so its weights come from memory once.
-    """
-    table_rows = torch.arange(n_groups * n_in, dtype=torch.int32).view(n_groups, 1, n_in)
-    offsets = torch.arange(0, n_groups * n_rows * n_in + 1, n_in, dtype=torch.int32)
-    return table_rows.repeat(1, n_rows, 1).flatten(), offsets, torch.ones(n_groups, 1)
-
-
-PRODUCTS: dict[str, type[Product]] = {"float32": FloatProduct, "bfloat16": HalfProduct, "int8": Int8Product}
+def _check_numbers(model: GPTModel) -> None:
+    for parameter in model.parameters():
+        # The sum takes a tenth of the time, and is no number where one of them is none.
+        if not (parameter.sum().isfinite() or parameter.isfinite().all()):
+            raise ArtifactError(
+                "the model's weights are not numbers: its training diverged, or its file is damaged"
+            )

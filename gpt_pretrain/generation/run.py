@@ -12,7 +12,7 @@ from gpt_pretrain.config import DecodingConfig, GenerateConfig
 from gpt_pretrain.data.marks import own_mark
 from gpt_pretrain.data.sources import cache_dir
 from gpt_pretrain.decoding.continuation import Continuation
-from gpt_pretrain.decoding.layout import for_generation
+from gpt_pretrain.decoding.layout import find_kernel, for_generation
 from gpt_pretrain.decoding.text import encode, generate_texts, some_tokens, stream_text, text_rules, written
 from gpt_pretrain.generation.next_tokens import next_token_table, plot_temperatures, score_text
 from gpt_pretrain.generation.prompt_loop import converse
@@ -66,7 +66,18 @@ def _load(config: GenerateConfig, device: torch.device) -> tuple[GPTModel, Token
         config.weights, config.model, config.tokenizer, config.checkpoint
     )
     _note(f"from {source}")
-    return for_generation(model.to(device), config.dtype), tokenizer, source
+    kernel, said = find_kernel(model.to(device), config.dtype, config.kernel, _steps(config))
+    if said:
+        _note(said)
+    return for_generation(model, config.dtype, kernel), tokenizer, source
+
+
+def _steps(config: GenerateConfig) -> int:
+    """About how many tokens are written one after the other."""
+    if config.score is not None or config.next_tokens or config.plot:
+        return 0
+    texts = 20 if config.interactive else config.num_samples
+    return config.decoding.max_new_tokens * texts
 
 
 def _check_texts(tokenizer: Tokenizer, prompts: list[str], config: GenerateConfig) -> None:

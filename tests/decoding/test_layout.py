@@ -1,95 +1,126 @@
-"""Weights laid out for generation compute what the model computes, to their precision."""
+"""A model laid out for generation writes what the model writes, whatever its weights and its kernel."""
 
 import copy
+import math
 
 import pytest
 import torch
-from torch import nn
 
 from gpt_pretrain.config import DecodingConfig
-from gpt_pretrain.decoding.layout import FEW_ROWS, PRODUCTS, HalfProduct, Int8Product, for_generation
+from gpt_pretrain.decoding import compiled, layout
+from gpt_pretrain.decoding.compiled import FEW_ROWS
+from gpt_pretrain.decoding.key_values import KVCache
+from gpt_pretrain.decoding.layout import find_kernel, for_generation
 from gpt_pretrain.decoding.loop import continue_tokens
+from gpt_pretrain.decoding.products import PRODUCTS
 from gpt_pretrain.decoding.scoring import token_logprobs
+from gpt_pretrain.errors import ArtifactError, InputError
 from tests.decoding.conftest import build
 
-
-def relative_error(layer, linear, x):
-    exact = linear(x) if linear.bias is None else linear(x) - linear.bias
-    given = layer(x) if linear.bias is None else layer(x) - linear.bias
-    return float((given - exact).norm() / exact.norm())
-
-
-@pytest.mark.parametrize("rows", [(1, 1), (3, 5)])
-@torch.inference_mode()
-def test_a_layer_is_as_exact_as_its_bits(rows):
-    torch.manual_seed(0)
-    linear = nn.Linear(64, 96)
-    x = torch.randn(*rows, 64)
-    x[..., 7] *= 30  # activations of trained models have outliers
-    rounded = copy.deepcopy(linear)
-    rounded.weight.copy_(linear.weight.bfloat16().float())
-    assert HalfProduct(linear)(x).shape == (*rows, 96)
-    assert relative_error(HalfProduct(linear), rounded, x) < 1e-5
-    assert relative_error(Int8Product(linear), linear, x) < 0.01
+pytestmark = pytest.mark.parametrize("kernel", ["torch", "c"])
+WAYS = {
+    "greedy": {"temperature": 0.0},
+    "drawn": {"temperature": 1.3, "top_k": 20, "num_return_sequences": 3},
+    "beam": {"temperature": 0.0, "num_beams": 4, "num_return_sequences": 2},
+    "contrastive": {"top_k": 4, "penalty_alpha": 0.6},
+    "sliding": {"temperature": 0.0, "slide": 5},
+}
 
 
-@pytest.mark.parametrize("n_out", [96, 100, 7])
-@torch.inference_mode()
-def test_bytes_keep_activations_exact(n_out):
-    torch.manual_seed(0)
-    linear = nn.Linear(64, n_out)
-    levels = torch.randint(0, 256, (n_out, 64)).float()
-    levels[0::96], levels[1::96] = 0.0, 255.0  # so that 8 bits lose nothing
-    linear.weight.copy_(levels * 0.01 - 1.0)
-    x = torch.randn(4, 64)
-    x[:, 3] = 1e4
-    assert relative_error(Int8Product(linear), linear, x) < 1e-5
-
-
-@torch.inference_mode()
-def test_a_row_in_bytes_is_the_same_however_many_stand_beside_it():
-    torch.manual_seed(0)
-    layer, x = Int8Product(nn.Linear(64, 200)), torch.randn(3 * FEW_ROWS, 64)
-    alone = torch.cat([layer(row[None]) for row in x])
-    assert torch.equal(layer(x[:FEW_ROWS]), alone[:FEW_ROWS])
-    assert torch.allclose(layer(x), alone, atol=1e-5)
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("context_length", [12, 64])
+def test_every_strategy_writes_in_float32_what_the_model_writes(kernel, way, context_length):
+    model = build(context_length=context_length)
+    prompts = [[5, 9, 2], [7], [60, 1, 1, 8, 30], [7, 7, 30]]
+    config = DecodingConfig(max_new_tokens=16, **WAYS[way])
+    expected = continue_tokens(model, prompts, config)
+    found = continue_tokens(for_generation(copy.deepcopy(model), "float32", kernel), prompts, config)
+    for rows, others in zip(found, expected, strict=True):
+        assert [row.token_ids for row in rows] == [row.token_ids for row in others]
+        logprobs = [torch.tensor([row.logprobs for row in each]) for each in (rows, others)]
+        assert torch.allclose(*logprobs, atol=1e-4)
 
 
 @pytest.mark.parametrize("dtype", PRODUCTS)
-@torch.inference_mode()
-def test_a_product_keeps_every_shape(dtype):
-    linear = nn.Linear(8, 5, bias=False)
-    for shape in [(8,), (2, 8), (1, 1, 8), (2, 3, 8)]:
-        x = torch.randn(shape)
-        assert torch.allclose(PRODUCTS[dtype](linear)(x), linear(x), atol=0.02)
-        assert PRODUCTS[dtype](linear)(x).shape == linear(x).shape
-
-
-@pytest.mark.parametrize("dtype", PRODUCTS)
-@pytest.mark.parametrize("n_prompts", [2, FEW_ROWS, FEW_ROWS + 1])
-def test_prompts_of_one_length_give_in_a_batch_what_they_give_alone(dtype, n_prompts):
-    model = for_generation(build(), dtype)
-    prompts = [[5, 9, 2], [7, 7, 30], [60, 1, 1]] * 4
+@pytest.mark.parametrize("n_prompts", [2, 5, FEW_ROWS, FEW_ROWS + 1])
+def test_prompts_of_one_length_give_in_a_batch_what_they_give_alone(kernel, dtype, n_prompts):
+    model = for_generation(build(), dtype, kernel)
+    prompts = [[5, 9, 2], [7, 7, 30], [60, 1, 1]] * 6
     config = DecodingConfig(temperature=0.0, max_new_tokens=6)
     rows = continue_tokens(model, prompts[:n_prompts], config)
     alone = [continue_tokens(model, [prompt], config)[0][0].token_ids for prompt in prompts[:3]]
-    assert [row.token_ids for [row] in rows] == (alone * 4)[:n_prompts]
+    assert [row.token_ids for [row] in rows] == (alone * 6)[:n_prompts]
 
 
 @pytest.mark.parametrize(("dtype", "limit"), [("float32", 1e-4), ("bfloat16", 0.1), ("int8", 0.1)])
-def test_a_models_log_probabilities_stay_what_they_are(dtype, limit):
+def test_a_models_log_probabilities_stay_what_they_are(kernel, dtype, limit):
     model = build(vocab_size=600)
     token_ids = list(range(0, 600, 10))
     expected = torch.tensor(token_logprobs(model, token_ids))
-    given = torch.tensor(token_logprobs(for_generation(copy.deepcopy(model), dtype), token_ids))
+    given = torch.tensor(token_logprobs(for_generation(copy.deepcopy(model), dtype, kernel), token_ids))
     assert (given.mean() - expected.mean()).abs() < limit
 
 
 @pytest.mark.parametrize("dtype", PRODUCTS)
-def test_a_model_laid_out_can_be_called_like_any_other(dtype):
-    model = for_generation(build(), dtype)
+@torch.inference_mode()
+def test_token_by_token_it_says_what_it_says_of_all_at_once(kernel, dtype):
+    model = for_generation(build(), dtype, kernel)
+    token_ids = torch.randint(61, (3, 40), generator=torch.Generator().manual_seed(1))
+    expected = model.features(token_ids)
+    cache = KVCache(model, 3, 40)
+    for at in range(40):
+        found = model.features(token_ids[:, at : at + 1], cache)
+        assert torch.allclose(found[:, 0], expected[:, at], atol=2e-4, rtol=1e-4)
+        cache.advance([1, 1, 1])
+
+
+@pytest.mark.parametrize("dtype", PRODUCTS)
+def test_a_model_laid_out_can_be_called_like_any_other(kernel, dtype):
+    model = for_generation(build(), dtype, kernel)
     token_ids = torch.tensor([[5, 9, 2]])
     with torch.inference_mode():
         expected = model(token_ids)
     assert torch.equal(model(token_ids), expected)
     assert torch.equal(copy.deepcopy(model)(token_ids), expected)
+    config = DecodingConfig(temperature=0.0, max_new_tokens=6)
+    written = continue_tokens(model, [[5]], config)
+    again = continue_tokens(copy.deepcopy(model), [[5]], config)
+    assert written == again
+
+
+@pytest.mark.parametrize("dtype", PRODUCTS)
+def test_weights_that_are_no_numbers_are_told(kernel, dtype):
+    model = build()
+    with torch.no_grad():
+        model.blocks[1].ff.expand.weight[3, 5] = float("nan")
+    with pytest.raises(ArtifactError):
+        continue_tokens(for_generation(model, dtype, kernel), [[5, 9, 2]], DecodingConfig(max_new_tokens=6))
+
+
+def test_auto_compiles_where_it_is_worth_the_time_and_says_so(kernel, monkeypatch):
+    model = build()
+    enough = layout.WORTH / model.n_params()
+    assert find_kernel(model, "int8", "auto", 0.99 * enough) == ("torch", None)
+    assert find_kernel(model, "int8", "torch", math.inf) == ("torch", None)
+    found, said = find_kernel(model, "float32", "auto", 1.01 * enough)
+    assert found == "c"
+    assert said is not None
+    assert "kernel=torch" in said
+    monkeypatch.setattr(compiled, "_made", lambda: "there is no C compiler")
+    found, said = find_kernel(model, "float32", "auto", math.inf)
+    assert found == "torch"
+    assert said is not None
+    assert said.endswith("there is no C compiler")
+    with pytest.raises(InputError, match="kernel=c: there is no C compiler"):
+        find_kernel(model, "float32", "c", 1)
+
+
+def test_bytes_need_a_kernel_of_some_kind(kernel, monkeypatch):
+    monkeypatch.setattr(layout, "HAS_FBGEMM", False)
+    model = build()
+    assert find_kernel(model, "int8", "auto", 1)[0] == "c"  # however small
+    if kernel == "c":
+        for_generation(model, "int8", kernel)
+    else:
+        with pytest.raises(InputError, match="C compiler"):
+            for_generation(model, "int8", kernel)

@@ -30,7 +30,7 @@ SECTIONS = {"model": ModelSettings(), "weights": WeightsConfig(name="checkpoint"
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory):
     torch.manual_seed(0)
-    config = ModelConfig(vocab_size=257, context_length=48, emb_dim=16, n_heads=2, n_layers=1)
+    config = ModelConfig(vocab_size=257, context_length=48, emb_dim=32, n_heads=2, n_layers=1)
     model = GPTModel(config)
     with torch.no_grad():
         for parameter in model.parameters():
@@ -133,9 +133,22 @@ def test_a_texts_score_is_the_sum_of_its_rows_logprobs(ask, tmp_path):
         assert gained == pytest.approx(sum(row["logprobs"]), abs=1e-3)
 
 
+@pytest.mark.parametrize("kernel", ["torch", "c"])
 @pytest.mark.parametrize("dtype", ["bfloat16", "int8"])
-def test_narrow_weights_write_too(ask, dtype):
-    assert len(ask(dtype=dtype)[0]) > 12
+def test_narrow_weights_write_too(ask, dtype, kernel):
+    assert len(ask(dtype=dtype, kernel=kernel)[0]) > 12
+
+
+def test_whatever_computes_the_text_is_the_same_and_what_was_compiled_is_said(ask, monkeypatch):
+    text, notes = ask(prompt="ab")
+    assert "compiled" not in notes  # a small model has written before a compiler is done
+    assert ask(prompt="ab", kernel="torch") == (text, notes)
+    compiled, said = ask(prompt="ab", kernel="c")
+    assert compiled == text
+    assert "compiled" in said
+    monkeypatch.setattr("gpt_pretrain.decoding.layout.WORTH", 1)
+    assert ask(prompt="ab") == (text, said)
+    assert "compiled" not in ask(score="ab")[1]  # no token is written
 
 
 @pytest.mark.parametrize(

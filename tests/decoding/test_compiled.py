@@ -1,0 +1,137 @@
+"""step.c beside torch: the same numbers, whatever the shapes, the neighbours and the threads."""
+
+import stat
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from gpt_pretrain.config import ModelConfig
+from gpt_pretrain.decoding import compiled
+from gpt_pretrain.decoding.compiled import COMPILED, FEW_ROWS, CompiledBlocks, unusable
+from gpt_pretrain.decoding.key_values import KVCache
+from gpt_pretrain.decoding.layout import for_generation
+from tests.decoding.conftest import build
+
+SHAPE = ModelConfig(vocab_size=61, context_length=64, emb_dim=32, n_heads=4, n_layers=2)
+
+
+@pytest.fixture
+def threads():
+    """Sets how many threads there are; puts the number back."""
+    before = torch.get_num_threads()
+    yield torch.set_num_threads
+    torch.set_num_threads(before)
+
+
+@settings(deadline=None)  # the first of all compiles
+@given(
+    dtype=st.sampled_from(sorted(COMPILED)),
+    blocks=st.integers(1, 5),
+    n_out=st.integers(1, 70),
+    n_rows=st.integers(1, FEW_ROWS + 3),
+    bias=st.booleans(),
+    seed=st.integers(0, 2**20),
+)
+@torch.inference_mode()
+def test_a_product_is_that_of_its_own_weights(dtype, blocks, n_out, n_rows, bias, seed):
+    torch.manual_seed(seed)
+    linear = nn.Linear(32 * blocks, n_out, bias=bias)
+    x = torch.randn(n_rows, 32 * blocks)
+    product = COMPILED[dtype](linear)
+    wide = nn.Linear(32 * blocks, n_out, bias=bias, dtype=torch.float64)
+    wide.load_state_dict(linear.state_dict() | {"weight": product.wide()})
+    expected = wide(x.double())
+    assert torch.allclose(product(x).double(), expected, atol=1e-4)
+    alone = torch.cat([product(row[None]) for row in x[:FEW_ROWS]])
+    assert torch.equal(product(x[:FEW_ROWS]), alone)
+
+
+@torch.inference_mode()
+def test_weights_are_as_exact_as_their_bits():
+    linear = nn.Linear(64, 40)
+    linear.weight[7] = 0
+    linear.weight[8, 3] = 1000.0  # an outlier costs its own output only
+    assert torch.equal(COMPILED["float32"](linear).wide(), linear.weight)
+    assert torch.equal(COMPILED["bfloat16"](linear).wide(), linear.weight.bfloat16().float())
+    step = linear.weight.abs().amax(1, keepdim=True) / 127
+    assert ((COMPILED["int8"](linear).wide() - linear.weight).abs() <= 0.5001 * step).all()
+
+
+@torch.inference_mode()
+def test_float32_weights_are_the_models_own():
+    linear = nn.Linear(32, 8)
+    assert COMPILED["float32"](linear).weight.data_ptr() == linear.weight.data_ptr()
+
+
+@pytest.mark.parametrize("dtype", COMPILED)
+@torch.inference_mode()
+def test_a_step_depends_on_no_thread_and_no_neighbour(dtype, threads):
+    model = for_generation(build(), dtype, "c")
+    assert isinstance(model.blocks[0], CompiledBlocks)
+    lengths = [9, 4, 9, 1, 7]
+    prompt = torch.randint(61, (5, 9), generator=torch.Generator().manual_seed(0))
+
+    def after_prompts(rows):
+        cache = KVCache(model, len(rows), 12)
+        # One at a time, so that what is cached is the same.
+        for at in range(9):
+            model.features(prompt[rows, at : at + 1], cache)
+            cache.advance([int(at < lengths[row]) for row in rows])
+        return model.features(torch.full((len(rows), 1), 3), cache)
+
+    threads(1)
+    expected = after_prompts([0, 1, 2, 3, 4])
+    for n_threads in (1, 2, 3):
+        threads(n_threads)
+        assert torch.equal(after_prompts([0, 1, 2, 3, 4]), expected)
+        assert torch.equal(torch.cat([after_prompts([row]) for row in range(5)]), expected)
+
+
+@torch.inference_mode()
+def test_a_full_cache_takes_no_more():
+    model = for_generation(build(), "float32", "c")
+    cache = KVCache(model, 1, 2)
+    for _ in range(2):
+        model.features(torch.tensor([[5]]), cache)
+        cache.advance([1])
+    with pytest.raises(AssertionError):
+        model.features(torch.tensor([[5]]), cache)
+
+
+@torch.inference_mode()
+def test_where_the_processor_multiplies_bfloat16_many_rows_are_narrowed(monkeypatch):
+    product = COMPILED["bfloat16"](nn.Linear(64, 40))
+    x = torch.randn(3 * FEW_ROWS, 64)
+    expected = product(x)
+    monkeypatch.setattr(compiled, "MULTIPLIES_BFLOAT16", True)
+    assert torch.allclose(product(x), expected, atol=0.05)
+    assert not torch.equal(product(x), expected)
+
+
+@pytest.mark.parametrize(("emb_dim", "n_heads"), [(48, 4), (32, 8)])
+def test_odd_widths_are_left_to_torch(emb_dim, n_heads):
+    config = ModelConfig(vocab_size=61, context_length=64, emb_dim=emb_dim, n_heads=n_heads, n_layers=2)
+    assert "multiple" in (unusable(config) or "")
+
+
+def test_why_nothing_was_compiled_is_one_line(monkeypatch, tmp_path):
+    def reason(script):
+        compiled._made.cache_clear()
+        if script is not None:
+            (tmp_path / "cc").write_text(f"#!/bin/sh\n{script}\n")
+            (tmp_path / "cc").chmod(stat.S_IRWXU)
+        return unusable(SHAPE) or ""
+
+    assert unusable(SHAPE) is None
+    monkeypatch.setenv("PATH", str(tmp_path))
+    try:
+        assert "no C compiler" in reason(None)
+        failing = "echo 'warning: x' >&2; echo 'cc: error: unknown option' >&2; exit 1"
+        assert reason(failing).endswith("cc: error: unknown option")
+        assert "exit code 3" in reason("exit 3")
+        assert "cannot compile it" in reason("exit 0")  # and wrote nothing
+    finally:
+        compiled._made.cache_clear()
