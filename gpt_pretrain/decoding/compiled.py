@@ -4,6 +4,7 @@ The library lasts as long as the process: nothing is kept on disk.
 """
 
 import ctypes
+import os
 import subprocess
 import tempfile
 from ctypes import POINTER, Structure, c_float, c_int, c_int32, c_int64, c_void_p
@@ -42,21 +43,29 @@ def _made() -> ctypes.CDLL | str:
     compiler = next(filter(None, map(which, COMPILERS)), None)
     if compiler is None:
         return f"there is no C compiler ({', '.join(COMPILERS)})"
-    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
-        file = Path(folder) / "step.so"
-        command = [compiler, *OPTIONS, "-o", str(file), str(SOURCE), "-lm"]
-        try:
-            subprocess.run(command, check=True, capture_output=True, text=True, errors="replace", timeout=60)
-            library = ctypes.CDLL(str(file))
-        except subprocess.CalledProcessError as error:
-            said = [line for line in error.stderr.splitlines() if "error" in line]
-            return f"{compiler} cannot compile it: {said[0] if said else f'exit code {error.returncode}'}"
-        except (OSError, subprocess.TimeoutExpired) as error:
-            return f"{compiler} cannot compile it: {error}"
+    try:
+        with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+            file = str(Path(folder) / "step.so")
+            subprocess.run(
+                [compiler, *OPTIONS, "-o", file, str(SOURCE), "-lm"],
+                check=True,
+                capture_output=True,
+                text=True,
+                errors="replace",
+                timeout=60,
+                env={**os.environ, "LC_ALL": "C"},
+            )
+            library = ctypes.CDLL(file)
+        step, product = library.step, library.product
+    except subprocess.CalledProcessError as error:
+        said = [line for line in error.stderr.splitlines() if "error" in line]
+        return f"{compiler} cannot compile it: {said[0] if said else f'exit code {error.returncode}'}"
+    except (OSError, AttributeError, subprocess.TimeoutExpired) as error:
+        return f"{compiler} cannot compile it: {error}"
     pointers = [c_void_p] * 3
-    library.step.argtypes = [POINTER(_Model), c_void_p, c_int, *pointers, c_int64, c_void_p, c_int]
-    library.product.argtypes = [POINTER(_Product), c_void_p, c_void_p, c_int, c_int]
-    library.step.restype = library.product.restype = None
+    step.argtypes = [POINTER(_Model), c_void_p, c_int, *pointers, c_int64, c_void_p, c_int]
+    product.argtypes = [POINTER(_Product), c_void_p, c_void_p, c_int, c_int]
+    step.restype = product.restype = None
     return library
 
 
@@ -89,14 +98,23 @@ class _Model(Structure):
     ]
 
 
+def _flat(numbers: Tensor) -> Tensor:
+    """As step.c reads them: float32, one after the other."""
+    return numbers.detach().float().contiguous()
+
+
 class CompiledProduct(Product):
     """float32 weights, the model's own; the activations of all products here are float32."""
 
     dtype = 0  # its number in step.c
     scale: Tensor | None = None  # (out,)
 
+    def __init__(self, linear: nn.Linear) -> None:
+        super().__init__(linear)
+        self.bias = None if self.bias is None else _flat(self.bias)
+
     def lay_out(self, weight: Tensor) -> None:
-        self.weight = weight.contiguous()
+        self.weight = _flat(weight)
 
     def wide(self) -> Tensor:
         """The weights (out, in) in float32."""
@@ -166,7 +184,11 @@ class CompiledBlocks(nn.Module):
     def __init__(self, blocks: list[GenerationBlock]) -> None:
         super().__init__()
         self.blocks = blocks
-        self.model: _Model | None = None  # pointers into their tensors
+        self.norms = [
+            {name: (_flat(norm.weight), _flat(norm.bias), norm.eps) for name, norm in block.norms.items()}
+            for block in blocks
+        ]
+        self.model: _Model | None = None  # pointers into the tensors of all these
 
     def forward(self, x: Tensor, layer: LayerView | None = None) -> Tensor:
         n_rows, n_tokens, width = x.shape  # (B, T, C)
@@ -187,9 +209,9 @@ class CompiledBlocks(nn.Module):
 
     def _as_struct(self, width: int) -> _Model:
         structs = (_Block * len(self.blocks))()
-        for struct, block in zip(structs, self.blocks, strict=True):
-            for name, norm in block.norms.items():
-                setattr(struct, name, _Norm(norm.weight.data_ptr(), norm.bias.data_ptr(), norm.eps))
+        for struct, block, norms in zip(structs, self.blocks, self.norms, strict=True):
+            for name, (weight, bias, eps) in norms.items():
+                setattr(struct, name, _Norm(weight.data_ptr(), bias.data_ptr(), eps))
             for name, product in block.products.items():
                 setattr(struct, name, cast(CompiledProduct, product).as_struct())
         return _Model(structs, len(structs), self.blocks[0].n_heads, width)

@@ -16,7 +16,7 @@ from gpt_pretrain.decoding.products import HAS_FBGEMM, PRODUCTS, GenerationBlock
 from gpt_pretrain.errors import ArtifactError, InputError
 from gpt_pretrain.model import Block, GPTModel
 
-WORTH = 5_000_000_000  # parameters times steps; fewer are done before the compiler is
+WORTH = 8_000_000_000  # parameters times steps; fewer are done before the compiler is
 
 
 def find_kernel(model: GPTModel, dtype: str, wanted: str, steps: float) -> tuple[str, str | None]:

@@ -1,6 +1,7 @@
 """step.c beside torch: the same numbers, whatever the shapes, the neighbours and the threads."""
 
 import stat
+import tempfile
 
 import pytest
 import torch
@@ -58,6 +59,17 @@ def test_weights_are_as_exact_as_their_bits():
     assert torch.equal(COMPILED["bfloat16"](linear).wide(), linear.weight.bfloat16().float())
     step = linear.weight.abs().amax(1, keepdim=True) / 127
     assert ((COMPILED["int8"](linear).wide() - linear.weight).abs() <= 0.5001 * step).all()
+
+
+@torch.inference_mode()
+def test_numbers_that_lie_apart_are_brought_together():
+    linear = nn.Linear(32, 8)
+    expected = COMPILED["float32"](linear)(x := torch.randn(2, 32))
+    linear.weight = nn.Parameter(linear.weight.t().contiguous().t())
+    linear.bias = nn.Parameter(torch.stack([linear.bias, linear.bias], 1)[:, 0])
+    for dtype in COMPILED:
+        assert torch.allclose(COMPILED[dtype](linear)(x), expected, atol=0.05)
+    assert torch.equal(COMPILED["float32"](linear)(x), expected)
 
 
 @torch.inference_mode()
@@ -133,5 +145,8 @@ def test_why_nothing_was_compiled_is_one_line(monkeypatch, tmp_path):
         assert reason(failing).endswith("cc: error: unknown option")
         assert "exit code 3" in reason("exit 3")
         assert "cannot compile it" in reason("exit 0")  # and wrote nothing
+        assert "cannot compile it" in reason('while [ "$1" != -o ]; do shift; done; echo no library > "$2"')
+        monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "nowhere"))
+        assert "nowhere" in reason("exit 0")
     finally:
         compiled._made.cache_clear()
