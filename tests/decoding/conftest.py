@@ -1,12 +1,17 @@
 """Tiny models with random weights, ours and transformers', that hold the same numbers."""
 
+from shutil import which
+
 import pytest
 import torch
 
 from gpt_pretrain.config import ModelConfig
+from gpt_pretrain.decoding.compiled import COMPILERS
 from gpt_pretrain.model import GPTModel
 from gpt_pretrain.weights.huggingface import to_huggingface
 
+COMPILES = pytest.mark.skipif(not any(map(which, COMPILERS)), reason="needs a C compiler")
+KERNELS = ["torch", pytest.param("c", marks=COMPILES)]
 END = 10  # the end of text of the random models: one that comes up now and then
 
 

@@ -14,8 +14,9 @@ from gpt_pretrain.decoding import compiled
 from gpt_pretrain.decoding.compiled import COMPILED, FEW_ROWS, CompiledBlocks, unusable
 from gpt_pretrain.decoding.key_values import KVCache
 from gpt_pretrain.decoding.layout import for_generation
-from tests.decoding.conftest import build
+from tests.decoding.conftest import COMPILES, build
 
+pytestmark = COMPILES
 SHAPE = ModelConfig(vocab_size=61, context_length=64, emb_dim=32, n_heads=4, n_layers=2)
 
 

@@ -15,9 +15,9 @@ from gpt_pretrain.decoding.loop import continue_tokens
 from gpt_pretrain.decoding.products import PRODUCTS
 from gpt_pretrain.decoding.scoring import token_logprobs
 from gpt_pretrain.errors import ArtifactError, InputError
-from tests.decoding.conftest import build
+from tests.decoding.conftest import COMPILES, KERNELS, build
 
-pytestmark = pytest.mark.parametrize("kernel", ["torch", "c"])
+pytestmark = pytest.mark.parametrize("kernel", KERNELS)
 WAYS = {
     "greedy": {"temperature": 0.0},
     "drawn": {"temperature": 1.3, "top_k": 20, "num_return_sequences": 3},
@@ -97,6 +97,7 @@ def test_weights_that_are_no_numbers_are_told(kernel, dtype):
         continue_tokens(for_generation(model, dtype, kernel), [[5, 9, 2]], DecodingConfig(max_new_tokens=6))
 
 
+@COMPILES
 def test_auto_compiles_where_it_is_worth_the_time_and_says_so(kernel, monkeypatch):
     model = build()
     enough = layout.WORTH / model.n_params()
@@ -115,6 +116,7 @@ def test_auto_compiles_where_it_is_worth_the_time_and_says_so(kernel, monkeypatc
         find_kernel(model, "float32", "c", 1)
 
 
+@COMPILES
 def test_bytes_need_a_kernel_of_some_kind(kernel, monkeypatch):
     monkeypatch.setattr(layout, "HAS_FBGEMM", False)
     model = build()

@@ -22,6 +22,7 @@ from gpt_pretrain.runs.checkpoint import TrainingState, write_checkpoint
 from gpt_pretrain.terminal.text import printable
 from gpt_pretrain.tokenizer import build_tokenizer
 from gpt_pretrain.tokenizer.small import ByteTokenizer
+from tests.decoding.conftest import COMPILES, KERNELS
 
 EMPTY_SECTIONS: dict[str, dict] = {"model": {}, "weights": {}, "decoding": {}}
 SECTIONS = {"model": ModelSettings(), "weights": WeightsConfig(name="checkpoint")}
@@ -133,12 +134,13 @@ def test_a_texts_score_is_the_sum_of_its_rows_logprobs(ask, tmp_path):
         assert gained == pytest.approx(sum(row["logprobs"]), abs=1e-3)
 
 
-@pytest.mark.parametrize("kernel", ["torch", "c"])
+@pytest.mark.parametrize("kernel", KERNELS)
 @pytest.mark.parametrize("dtype", ["bfloat16", "int8"])
 def test_narrow_weights_write_too(ask, dtype, kernel):
     assert len(ask(dtype=dtype, kernel=kernel)[0]) > 12
 
 
+@COMPILES
 def test_whatever_computes_the_text_is_the_same_and_what_was_compiled_is_said(ask, monkeypatch):
     text, notes = ask(prompt="ab")
     assert "compiled" not in notes  # a small model has written before a compiler is done
