@@ -26,7 +26,6 @@ COMPILERS = ("cc", "gcc", "clang")
 OPTIONS = ("-O3", "-march=native", "-fopenmp", "-shared", "-fPIC")
 BLOCK, WIDTH = 32, 8  # as there
 FEW_ROWS = 16  # up to which it takes less time than to widen the weights for torch's product
-MULTIPLIES_BFLOAT16 = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
 
 
 def unusable(config: ModelConfig) -> str | None:
@@ -49,6 +48,7 @@ def _made() -> ctypes.CDLL | str:
             subprocess.run(
                 [compiler, *OPTIONS, "-o", file, str(SOURCE), "-lm"],
                 check=True,
+                stdin=subprocess.DEVNULL,
                 capture_output=True,
                 text=True,
                 errors="replace",
@@ -58,10 +58,10 @@ def _made() -> ctypes.CDLL | str:
             library = ctypes.CDLL(file)
         step, product = library.step, library.product
     except subprocess.CalledProcessError as error:
-        said = [line for line in error.stderr.splitlines() if "error" in line]
-        return f"{compiler} cannot compile it: {said[0] if said else f'exit code {error.returncode}'}"
+        said = [line for line in error.stderr.splitlines() if "error" in line or "cannot" in line]
+        return f"{compiler} cannot compile it: {said[0][:200] if said else f'exit code {error.returncode}'}"
     except (OSError, AttributeError, subprocess.TimeoutExpired) as error:
-        return f"{compiler} cannot compile it: {error}"
+        return f"what {compiler} makes cannot be used: {error}"
     pointers = [c_void_p] * 3
     step.argtypes = [POINTER(_Model), c_void_p, c_int, *pointers, c_int64, c_void_p, c_int]
     product.argtypes = [POINTER(_Product), c_void_p, c_void_p, c_int, c_int]
@@ -122,13 +122,10 @@ class CompiledProduct(Product):
 
     def rows(self, x: Tensor) -> Tensor:
         if len(x) > FEW_ROWS:
-            return self.many(x)
+            return F.linear(x, self.wide(), self.bias)
         x, y = x.contiguous(), x.new_empty(len(x), self.n_out)
         _library().product(self.as_struct(), x.data_ptr(), y.data_ptr(), len(x), torch.get_num_threads())
         return y
-
-    def many(self, x: Tensor) -> Tensor:
-        return F.linear(x, self.wide(), self.bias)
 
     def as_struct(self) -> _Product:
         """Pointers into the tensors, which have to outlive it."""
@@ -137,7 +134,7 @@ class CompiledProduct(Product):
 
 
 class CompiledHalf(CompiledProduct):
-    """Weights rounded to bfloat16. A processor that multiplies these itself rounds many activations, too."""
+    """Weights rounded to bfloat16."""
 
     dtype = 1
 
@@ -146,12 +143,6 @@ class CompiledHalf(CompiledProduct):
 
     def wide(self) -> Tensor:
         return self.weight.float()
-
-    def many(self, x: Tensor) -> Tensor:
-        if not MULTIPLIES_BFLOAT16:
-            return super().many(x)
-        y = F.linear(x.bfloat16(), self.weight).float()
-        return y if self.bias is None else y + self.bias
 
 
 class CompiledBytes(CompiledProduct):

@@ -26,9 +26,10 @@ def find_kernel(model: GPTModel, dtype: str, wanted: str, steps: float) -> tuple
     """
     if wanted == "torch":
         return "torch", None
-    if model.tok_emb.weight.device.type != "cpu":
+    weight = model.tok_emb.weight
+    if weight.device.type != "cpu" or weight.dtype != torch.float32:
         if wanted == "c":
-            raise InputError("kernel=c is for processors: set kernel=auto, or device=cpu")
+            raise InputError("kernel=c is for models in float32 on a CPU: set kernel=auto, or device=cpu")
         return "torch", None
     needed = wanted == "c" or (dtype == "int8" and not HAS_FBGEMM)
     if model.n_params() * steps < WORTH and not needed:
@@ -50,6 +51,8 @@ def for_generation(model: GPTModel, dtype: str, kernel: str = "torch") -> GPTMod
     ArtifactError for narrower weights that are no numbers: some kernels would make numbers of them.
     """
     on_cpu = model.tok_emb.weight.device.type == "cpu"
+    if kernel == "c":
+        model.float()  # whatever it is in: what step.c reads and writes is float32
     if dtype == "int8" and not (on_cpu and (HAS_FBGEMM or kernel == "c")):
         raise InputError(
             "dtype=int8 needs an x86 processor, or another and a C compiler: "

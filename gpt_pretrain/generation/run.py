@@ -32,7 +32,7 @@ def generate(config: GenerateConfig) -> None:
     if config.plot:
         check_writable("plot", config.plot, ".png")
     device = pick_device(config.device)
-    model, tokenizer, source = _load(config, device)
+    model, tokenizer, source = _load(config, device, max(1, len(prompts)))
     if config.prompt is None:
         config = dataclasses.replace(config, prompt=recorded_prompt(source))
     assert config.prompt is not None
@@ -60,23 +60,23 @@ def generate(config: GenerateConfig) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def _load(config: GenerateConfig, device: torch.device) -> tuple[GPTModel, Tokenizer, Path]:
+def _load(config: GenerateConfig, device: torch.device, n_prompts: int) -> tuple[GPTModel, Tokenizer, Path]:
     """The model, ready to generate, its tokenizer, and where they were read from."""
     model, tokenizer, source = load_pretrained(
         config.weights, config.model, config.tokenizer, config.checkpoint
     )
     _note(f"from {source}")
-    kernel, said = find_kernel(model.to(device), config.dtype, config.kernel, _steps(config))
+    kernel, said = find_kernel(model.to(device), config.dtype, config.kernel, _steps(config, n_prompts))
     if said:
         _note(said)
     return for_generation(model, config.dtype, kernel), tokenizer, source
 
 
-def _steps(config: GenerateConfig) -> int:
+def _steps(config: GenerateConfig, n_prompts: int) -> int:
     """About how many tokens are written one after the other."""
     if config.score is not None or config.next_tokens or config.plot:
         return 0
-    texts = 20 if config.interactive else config.num_samples
+    texts = 20 if config.interactive else config.num_samples * -(-n_prompts // config.batch_size)
     return config.decoding.max_new_tokens * texts
 
 

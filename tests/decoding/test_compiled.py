@@ -1,5 +1,7 @@
 """step.c beside torch: the same numbers, whatever the shapes, the neighbours and the threads."""
 
+import copy
+import math
 import stat
 import tempfile
 
@@ -9,11 +11,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from gpt_pretrain.config import ModelConfig
+from gpt_pretrain.config import DecodingConfig, ModelConfig
 from gpt_pretrain.decoding import compiled
 from gpt_pretrain.decoding.compiled import COMPILED, FEW_ROWS, CompiledBlocks, unusable
 from gpt_pretrain.decoding.key_values import KVCache
-from gpt_pretrain.decoding.layout import for_generation
+from gpt_pretrain.decoding.layout import find_kernel, for_generation
+from gpt_pretrain.decoding.loop import continue_tokens
+from gpt_pretrain.errors import InputError
 from tests.decoding.conftest import COMPILES, build
 
 pytestmark = COMPILES
@@ -114,14 +118,15 @@ def test_a_full_cache_takes_no_more():
         model.features(torch.tensor([[5]]), cache)
 
 
-@torch.inference_mode()
-def test_where_the_processor_multiplies_bfloat16_many_rows_are_narrowed(monkeypatch):
-    product = COMPILED["bfloat16"](nn.Linear(64, 40))
-    x = torch.randn(3 * FEW_ROWS, 64)
-    expected = product(x)
-    monkeypatch.setattr(compiled, "MULTIPLIES_BFLOAT16", True)
-    assert torch.allclose(product(x), expected, atol=0.05)
-    assert not torch.equal(product(x), expected)
+def test_a_model_in_bfloat16_is_widened_first():
+    model = build().bfloat16()
+    assert find_kernel(model, "float32", "auto", math.inf) == ("torch", None)
+    with pytest.raises(InputError, match="float32"):
+        find_kernel(model, "float32", "c", 1)
+    config = DecodingConfig(temperature=0.0, max_new_tokens=6)
+    expected = continue_tokens(copy.deepcopy(model).float(), [[5, 9]], config)
+    found = continue_tokens(for_generation(model, "float32", "c"), [[5, 9]], config)
+    assert found[0][0].token_ids == expected[0][0].token_ids
 
 
 @pytest.mark.parametrize(("emb_dim", "n_heads"), [(48, 4), (32, 8)])
@@ -145,8 +150,9 @@ def test_why_nothing_was_compiled_is_one_line(monkeypatch, tmp_path):
         failing = "echo 'warning: x' >&2; echo 'cc: error: unknown option' >&2; exit 1"
         assert reason(failing).endswith("cc: error: unknown option")
         assert "exit code 3" in reason("exit 3")
-        assert "cannot compile it" in reason("exit 0")  # and wrote nothing
-        assert "cannot compile it" in reason('while [ "$1" != -o ]; do shift; done; echo no library > "$2"')
+        assert reason("echo 'ld: cannot find -lgomp' >&2; exit 1").endswith("cannot find -lgomp")
+        assert "cannot be used" in reason("exit 0")  # and wrote nothing
+        assert "cannot be used" in reason('while [ "$1" != -o ]; do shift; done; echo no library > "$2"')
         monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "nowhere"))
         assert "nowhere" in reason("exit 0")
     finally:

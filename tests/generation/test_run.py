@@ -245,3 +245,18 @@ def test_prompts_that_cannot_be_read_are_refused_by_their_line_before_anything_i
         with pytest.raises(InputError, match=r"decoding\.logit_bias: tokenizer=bytes makes no token"):
             ask(decoding, prompt="a", output=str(tmp_path / "o.jsonl"))
     assert (tmp_path / "o.jsonl").read_text() == "of before\n"
+
+
+def test_auto_is_told_how_many_tokens_follow_each_other(ask, monkeypatch, tmp_path):
+    told = []
+
+    def find(model, dtype, wanted, steps):
+        told.append(steps)
+        return "torch", None
+
+    monkeypatch.setattr("gpt_pretrain.generation.run.find_kernel", find)
+    (tmp_path / "p.txt").write_text("a\nb\nc\nd\ne\n", encoding="utf-8")
+    ask(prompts_file=str(tmp_path / "p.txt"), batch_size=2, num_samples=3)
+    ask(prompt="a")
+    ask(score="ab")
+    assert told == [12 * 3 * 3, 12, 0]
