@@ -19,7 +19,7 @@ from torch.nn import functional as F
 
 from gpt_pretrain.config import ModelConfig
 from gpt_pretrain.decoding.key_values import LayerView
-from gpt_pretrain.decoding.products import GenerationBlock, Product
+from gpt_pretrain.decoding.products import GenerationBlock, Product, to_levels
 
 SOURCE = Path(__file__).with_name("step.c")
 COMPILERS = ("cc", "gcc", "clang")
@@ -151,8 +151,7 @@ class CompiledBytes(CompiledProduct):
     dtype = 2
 
     def lay_out(self, weight: Tensor) -> None:
-        self.scale = weight.abs().amax(1).div(127).clamp(min=torch.finfo(torch.float32).tiny)
-        levels = weight.div(self.scale[:, None]).round().to(torch.int8)
+        levels, self.scale = to_levels(weight)
         # Of 32 numbers the one at 8k + j is byte k of word j: (out, in / 32, 4, 8) -> (out, in / 32, 8, 4)
         self.weight = levels.view(self.n_out, -1, BLOCK // WIDTH, WIDTH).mT.reshape(weight.shape)
 

@@ -106,8 +106,14 @@ class HalfProduct(Product):
         return torch.ops.quantized.linear_dynamic_fp16(x, self.packed)
 
 
+def to_levels(weight: Tensor) -> tuple[Tensor, Tensor]:
+    """A weight (out, in) as int8 from -127 to 127, and the scale of each output, (out,)."""
+    scale = weight.abs().amax(1).div(127).clamp(min=torch.finfo(torch.float32).tiny)
+    return weight.div(scale[:, None]).round().to(torch.int8), scale
+
+
 class Int8Product(Product):
-    """Weights as bytes, with a scale and a zero of their own for every 96 outputs of an input.
+    """Weights as bytes, with a scale for each output.
 
     The product of a row is the sum of the matrix's rows, each times its activation: what FBGEMM's embedding
     bag computes, in float32, reading the weights in the order in which they lie in memory. Products of
@@ -118,9 +124,13 @@ class Int8Product(Product):
         # (out, in) -> (groups, GROUP, in) -> (groups * in, GROUP); the last group is filled up with zeros.
         self.n_groups = -(-self.n_out // GROUP)
         padding = self.n_groups * GROUP - self.n_out
-        groups = F.pad(weight, (0, 0, 0, padding)).view(self.n_groups, GROUP, self.n_in)
-        table = groups.transpose(1, 2).reshape(-1, GROUP)
-        self.packed = torch.ops.quantized.embedding_bag_byte_prepack(table)
+        levels, scale = to_levels(weight)
+        groups = F.pad(levels, (0, 0, 0, padding)).view(self.n_groups, GROUP, self.n_in)
+        table = groups.transpose(1, 2).reshape(-1, GROUP).view(torch.uint8) ^ 128  # from 1 to 255
+        # A row of the bag's ends with its scale and with what byte 0 stands for.
+        end = torch.tensor([1.0, -128.0]).view(torch.uint8)
+        self.packed = torch.cat([table, end.expand(len(table), -1)], 1)
+        self.scale = F.pad(scale, (0, padding)).view(self.n_groups, 1, GROUP)
         if self.bias is not None:
             self.bias = F.pad(self.bias, (0, padding)).view(self.n_groups, 1, GROUP)
 
@@ -136,6 +146,7 @@ class Int8Product(Product):
             # Mode 0, sums, each row times its activation; the last offset is the end of all.
             y = _EMBEDDING_BAG(self.packed, indices, offsets, False, 0, False, copies, None, True)
             y = y.view(self.n_groups, n_rows, GROUP)  # (groups * rows, GROUP) -> (groups, rows, GROUP)
+        y.mul_(self.scale)
         if self.bias is not None:
             y.add_(self.bias)
         if n_rows > 1:

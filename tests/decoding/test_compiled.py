@@ -17,6 +17,7 @@ from gpt_pretrain.decoding.compiled import COMPILED, FEW_ROWS, CompiledBlocks, u
 from gpt_pretrain.decoding.key_values import KVCache
 from gpt_pretrain.decoding.layout import find_kernel, for_generation
 from gpt_pretrain.decoding.loop import continue_tokens
+from gpt_pretrain.decoding.products import PRODUCTS
 from gpt_pretrain.errors import InputError
 from tests.decoding.conftest import COMPILES, build
 
@@ -64,6 +65,14 @@ def test_weights_are_as_exact_as_their_bits():
     assert torch.equal(COMPILED["bfloat16"](linear).wide(), linear.weight.bfloat16().float())
     step = linear.weight.abs().amax(1, keepdim=True) / 127
     assert ((COMPILED["int8"](linear).wide() - linear.weight).abs() <= 0.5001 * step).all()
+
+
+@pytest.mark.parametrize("dtype", COMPILED)
+@torch.inference_mode()
+def test_it_holds_the_weights_that_torchs_product_holds(dtype):
+    torch.manual_seed(0)
+    linear, x = nn.Linear(96, 200), torch.randn(5, 96)
+    assert torch.allclose(COMPILED[dtype](linear)(x), PRODUCTS[dtype](linear)(x), atol=1e-5)
 
 
 @torch.inference_mode()
