@@ -51,15 +51,16 @@ def for_generation(model: GPTModel, dtype: str, kernel: str = "torch") -> GPTMod
     ArtifactError for narrower weights that are no numbers: some kernels would make numbers of them.
     """
     on_cpu = model.tok_emb.weight.device.type == "cpu"
+    widens = on_cpu and (HAS_FBGEMM or kernel == "c")  # narrow weights, for activations in float32
     if kernel == "c":
         model.float()  # whatever it is in: what step.c reads and writes is float32
-    if dtype == "int8" and not (on_cpu and (HAS_FBGEMM or kernel == "c")):
+    if dtype == "int8" and not widens:
         raise InputError(
             "dtype=int8 needs an x86 processor, or another and a C compiler: "
             "set device=cpu there, else dtype=bfloat16"
         )
     model.requires_grad_(False)  # so that it can be called outside inference mode too
-    if dtype == "bfloat16" and not (on_cpu and (HAS_FBGEMM or kernel == "c")):
+    if dtype == "bfloat16" and not widens:
         return model.to(torch.bfloat16)
     if on_cpu:
         if dtype != "float32":
