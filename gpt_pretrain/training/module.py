@@ -78,7 +78,9 @@ class GPTModule(L.LightningModule):
         assert self.trainer.accumulate_grad_batches == self.plan.accumulate
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        with self.draws.forward(batch_idx, self.global_rank):
+        accumulate = self.plan.accumulate
+        micro_step = self.trainer.global_step * accumulate + batch_idx % accumulate  # of the whole run
+        with self.draws.forward(micro_step, self.global_rank):
             loss: Tensor = self.model(batch["inputs"], targets=batch["targets"])
         self.step_losses.append(loss.detach())
         if self.measured_elsewhere:

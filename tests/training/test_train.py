@@ -137,6 +137,20 @@ def test_a_resumed_run_equals_the_uninterrupted_one_bit_for_bit(tmp_path, optimi
     assert [row["val/loss"] for row in rows(tmp_path / "whole")] == [row["val/loss"] for row in rows(first)]
 
 
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+def test_a_finished_run_that_goes_on_equals_one_that_was_as_long_from_the_start(tmp_path, optimizer):
+    """Its dropout, too: Lightning counts a finished run's batches from nought again."""
+    words = [f"optimizer={optimizer}", "schedule=constant", "trainer.global_batch_tokens=256"]
+    run(tmp_path / "whole", *words, "trainer.max_steps=7")
+    parts = tmp_path / "parts"
+    run(parts, *words, "trainer.max_steps=3")
+    for steps in (4, 7):
+        run(parts, *words, f"trainer.max_steps={steps}", f"resume='{parts}'")
+    last = "checkpoints/step-00000007"
+    assert losses(tmp_path / "whole") == losses(parts)
+    assert same_state(tmp_path / "whole" / last, parts / last)
+
+
 @pytest.mark.parametrize("killed_after", [2, 8])
 def test_what_happens_between_two_parts_of_a_run_changes_no_digit_of_it(tmp_path, killed_after):
     """Two optimizers in one, accumulation, dropout, clipping and a decay that begins late, all at once."""
