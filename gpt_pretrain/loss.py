@@ -17,22 +17,38 @@ def next_token_loss(logits: Tensor, targets: Tensor) -> Tensor:
     return F.cross_entropy(logits.flatten(0, 1).float(), targets.flatten(), ignore_index=IGNORED)
 
 
-def head_loss(features: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
+def multiplied_in(x: Tensor) -> torch.dtype:
+    """The type that products with `x` are worked out in: autocast's where it is on, else its own."""
+    kind = x.device.type
+    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype
+
+
+def head_loss(features: Tensor, weight: Tensor, targets: Tensor, multiple: int = 1) -> Tensor:
     """`next_token_loss` of the logits that the head's weight (V, C) makes of features (B, T, C).
 
-    The logits are one tensor, over which their gradient is written: no copy in float32, none filled with
-    zeros. Only its first derivative is known.
+    With `multiple` they have as many columns as the next multiple of it: odd rows are multiplied slowly.
+    The added ones are -inf: no loss, no gradient, nothing stored.
     """
-    return _HeadLoss.apply(features.flatten(0, 1), weight, targets.flatten())
+    added = -len(weight) % multiple
+    if not added:
+        return next_token_loss(F.linear(features, weight), targets)
+    bias = F.pad(weight.new_zeros(len(weight)), (0, added), value=-math.inf)
+    return next_token_loss(F.linear(features, F.pad(weight, (0, 0, 0, added)), bias), targets)
+
+
+def head_loss_in_place(features: Tensor, weight: Tensor, targets: Tensor, multiple: int = 1) -> Tensor:
+    """The same loss. The logits are one tensor, over which their gradient is written: no copy in float32,
+    none filled with zeros. Only its first derivative is known.
+    """
+    return _HeadLoss.apply(features.flatten(0, 1), weight, targets.flatten(), multiple)
 
 
 class _HeadLoss(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, features: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
-        kind = features.device.type
-        dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else features.dtype
+    def forward(ctx: Any, features: Tensor, weight: Tensor, targets: Tensor, multiple: int) -> Tensor:
+        dtype = multiplied_in(features)
         narrow, head = features.to(dtype), weight.to(dtype)
-        logits = narrow @ head.T  # (N, C) -> (N, V)
+        logits = _padded_logits(narrow, head, multiple)  # (N, C) -> (N, V or more)
         # In float32 all rows at once; of narrower ones copies are made, so a part at a time.
         rows = len(logits) if dtype == torch.float32 else max(1, PART // len(weight))
         places = targets.clamp(min=0)[:, None]  # (N, 1), like the two below
@@ -46,16 +62,26 @@ class _HeadLoss(torch.autograd.Function):
         return (losses * share).sum()
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, None]:
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, None, None]:
         narrow, head, in_logits, share = ctx.saved_tensors
+        in_logits = in_logits[:, : len(head)]
         share = gradients[0] * share
         in_features = (in_logits @ head) * share  # (N, V) -> (N, C)
         in_weight = in_logits.T @ (narrow * share).to(narrow.dtype)  # (V, N) -> (V, C)
-        return in_features.to(ctx.dtypes[0]), in_weight.to(ctx.dtypes[1]), None
+        return in_features.to(ctx.dtypes[0]), in_weight.to(ctx.dtypes[1]), None, None
+
+
+def _padded_logits(features: Tensor, weight: Tensor, multiple: int) -> Tensor:
+    """features (N, C) times weight (V, C) transposed, with columns of -inf up to a multiple."""
+    n_words = len(weight)
+    logits = features.new_empty(len(features), n_words + -n_words % multiple)
+    torch.mm(features, weight.T, out=logits[:, :n_words])
+    logits[:, n_words:] = -math.inf
+    return logits
 
 
 def _in_place(logits: Tensor, places: Tensor) -> Tensor:
-    """Losses (n, 1) of logits (n, V), which become the gradient of their sum."""
+    """Losses (n, 1) of logits (n, V), some of them -inf, which become the gradient of their sum."""
     numbers = logits.float()  # in float32 the logits themselves
     chosen, top = numbers.gather(1, places), numbers.amax(-1, keepdim=True)
     torch.softmax(numbers, -1, out=numbers)

@@ -4,6 +4,7 @@ Shapes: B batch, T tokens, C emb_dim, H heads, D head_dim, V vocabulary.
 """
 
 import math
+from collections.abc import Callable
 from typing import Protocol
 
 import torch
@@ -12,7 +13,7 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from gpt_pretrain.config import ModelConfig
-from gpt_pretrain.loss import head_loss, next_token_loss
+from gpt_pretrain.loss import head_loss, multiplied_in
 
 
 class LayerCache(Protocol):
@@ -48,6 +49,17 @@ class Dropout(nn.Dropout):
         return x * (bits >= dropped - 2**15).to(x.dtype).mul_(2**16 / (2**16 - dropped))
 
 
+class Linear(nn.Linear):
+    """torch's, or in training another product of the same factors."""
+
+    trained_by: Callable[[Tensor, Tensor, Tensor | None], Tensor] | None = None
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.trained_by is None or not self.training:
+            return super().forward(x)
+        return self.trained_by(x, self.weight, self.bias)
+
+
 class CausalSelfAttention(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -56,8 +68,8 @@ class CausalSelfAttention(nn.Module):
         self.by_products = False  # instead of by torch's function
         # One product for queries, keys and values: without a bias it draws the same initial numbers as three
         # layers.
-        self.qkv = nn.Linear(config.emb_dim, 3 * config.emb_dim, bias=config.qkv_bias)
-        self.out_proj = nn.Linear(config.emb_dim, config.emb_dim)
+        self.qkv = Linear(config.emb_dim, 3 * config.emb_dim, bias=config.qkv_bias)
+        self.out_proj = Linear(config.emb_dim, config.emb_dim)
 
     def forward(self, x: Tensor, cache: LayerCache | None = None) -> Tensor:
         qkv = self.qkv(x).unflatten(-1, (3, self.n_heads, -1))  # (B, T, C) -> (B, T, 3, H, D)
@@ -87,8 +99,8 @@ class CausalSelfAttention(nn.Module):
 class FeedForward(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        self.expand = nn.Linear(config.emb_dim, 4 * config.emb_dim)
-        self.contract = nn.Linear(4 * config.emb_dim, config.emb_dim)
+        self.expand = Linear(config.emb_dim, 4 * config.emb_dim)
+        self.contract = Linear(4 * config.emb_dim, config.emb_dim)
 
     def forward(self, x: Tensor) -> Tensor:
         # GPT-2's tanh form of GELU, not the exact one. (B, T, C) -> (B, T, 4C) -> (B, T, C)
@@ -104,13 +116,16 @@ class Block(nn.Module):
         self.norm2 = nn.LayerNorm(config.emb_dim)
         self.drop_shortcut = Dropout(config.drop_rate)  # holds no numbers, so one serves both
         self.recompute = False  # in the backward pass, instead of keeping what lies between: memory for time
+        self.trained_by: Callable[..., Tensor] = Block.step  # what torch.compile makes of it, where asked for
 
     def forward(self, x: Tensor, cache: LayerCache | None = None) -> Tensor:
-        if self.recompute and self.training:
-            return checkpoint(self._forward, x, use_reentrant=False)
-        return self._forward(x, cache)
+        if not self.training or cache is not None:  # of many shapes
+            return self.step(x, cache)
+        if self.recompute:
+            return checkpoint(self.trained_by, self, x, use_reentrant=False)
+        return self.trained_by(self, x)
 
-    def _forward(self, x: Tensor, cache: LayerCache | None = None) -> Tensor:
+    def step(self, x: Tensor, cache: LayerCache | None = None) -> Tensor:
         # Norms before the parts, not after the sums as in the first transformer (Radford et al. 2019, 2.3).
         x = x + self.drop_shortcut(self.att(self.norm1(x), cache))
         return x + self.drop_shortcut(self.ff(self.norm2(x)))
@@ -136,15 +151,16 @@ class GPTModel(nn.Module):
         if config.tie_weights:
             # The embedding's numbers stay, under either init.
             self.out_head.weight = self.tok_emb.weight
-        self.loss_in_place = False  # logits become their gradient; else torch's cross-entropy
+        self.head_loss: Callable[..., Tensor] = head_loss  # or another way to the same, in training
+        self.narrow_residual = False  # under autocast what the blocks add to is as narrow as its products
 
     def forward(self, token_ids: Tensor, cache: Cache | None = None, targets: Tensor | None = None) -> Tensor:
         """Logits (B, T, V) of the token after each of `token_ids` (B, T); with `targets` their mean loss."""
         features = self.features(token_ids, cache)
-        if targets is not None and self.loss_in_place:
-            return head_loss(features, self.out_head.weight, targets)
-        logits = self.out_head(features)  # (B, T, C) -> (B, T, V)
-        return logits if targets is None else next_token_loss(logits, targets)
+        if targets is not None:
+            return self.head_loss(features, self.out_head.weight, targets)
+        logits: Tensor = self.out_head(features)  # (B, T, C) -> (B, T, V)
+        return logits
 
     def features(self, token_ids: Tensor, cache: Cache | None = None) -> Tensor:
         """What the output head reads, (B, T, C): generation needs logits of the last position only."""
@@ -154,6 +170,8 @@ class GPTModel(nn.Module):
         )
         # Positions are (T,), the same for every row, or (B, T).
         x = self.drop_emb(self.tok_emb(token_ids) + self.pos_emb(positions))  # (B, T) -> (B, T, C)
+        if self.narrow_residual:
+            x = x.to(multiplied_in(x))
         for index, block in enumerate(self.blocks):
             x = block(x, None if cache is None else cache.layer(index))
         return self.final_norm(x)

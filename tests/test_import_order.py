@@ -29,7 +29,7 @@ data: notes fingerprints kinds listing files gutenberg python_reference sources 
     shards workers splits marks token_cache learned token_files windows copies corpus order
 runs: state folders owner record model_card checkpoint pretrained
 training: schedule shards muon optim plan metrics_csv plots page tensorboard loggers first_sample estimate
-    machine ways memory columns provenance preflight opening layers draws datamodule divergence module
+    machine float8 ways memory columns provenance preflight opening layers draws datamodule divergence module
     forecast checkpoint_io
     callbacks callbacks.rhythm callbacks.stop callbacks.parts callbacks.metrics callbacks.samples
     callbacks.progress_bar callbacks.verdict callbacks.checkpoints callbacks.profile callbacks.unfinished

@@ -9,6 +9,7 @@ from gpt_pretrain.loss import (
     IGNORED,
     bits_per_byte,
     head_loss,
+    head_loss_in_place,
     next_token_loss,
     perplexity,
     summed_token_loss,
@@ -45,17 +46,21 @@ def test_ignored_targets_weigh_nothing_and_batches_add_up_by_tokens():
     assert mean == pytest.approx(reference(logits, targets), rel=1e-6)
 
 
+@pytest.mark.parametrize("multiple", [1, 8, 64])
+@pytest.mark.parametrize("n_words", [7, 8])
 @pytest.mark.parametrize("part", [2**24, 20, 1])  # logits at a time: all, two rows, one row
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_a_loss_over_its_logits_has_the_value_and_the_gradients_of_torchs(monkeypatch, part, dtype):
+@pytest.mark.parametrize("way", [head_loss, head_loss_in_place])
+def test_every_way_to_a_loss_has_the_value_and_the_gradients_of_torchs(
+    monkeypatch, way, part, dtype, n_words, multiple
+):
     monkeypatch.setattr(loss_module, "PART", part)
-    n_words = 7
     generator = torch.Generator().manual_seed(0)
     features = torch.randn(2, 3, 4, generator=generator)
     weight = torch.randn(n_words, 4, generator=generator)
     targets = torch.tensor([[0, n_words - 1, IGNORED], [3, 3, 5]])
     results = []
-    for loss_of in (head_loss, lambda x, w, t: next_token_loss(x @ w.T, t)):
+    for loss_of in (lambda x, w, t: way(x, w, t, multiple), lambda x, w, t: next_token_loss(x @ w.T, t)):
         x, w = features.clone().requires_grad_(), weight.clone().requires_grad_()
         with torch.autocast("cpu", dtype, enabled=dtype is not torch.float32):
             loss = loss_of(x, w, targets)
@@ -67,9 +72,11 @@ def test_a_loss_over_its_logits_has_the_value_and_the_gradients_of_torchs(monkey
         assert (mine - torchs).abs().max() < (1e-5 if dtype is torch.float32 else 2e-2) * scale
 
 
-def test_a_loss_over_its_logits_stands_what_exp_does_not():
+@pytest.mark.parametrize("multiple", [1, 64])
+@pytest.mark.parametrize("way", [head_loss, head_loss_in_place])
+def test_a_loss_stands_what_exp_does_not(way, multiple):
     x, w = torch.tensor([[[1.0], [1.0]]]), torch.tensor([[300.0], [0.0], [-300.0]])
-    assert head_loss(x, w, torch.tensor([[0, 2]])).item() == 300
+    assert way(x, w, torch.tensor([[0, 2]]), multiple).item() == 300
     assert next_token_loss(x @ w.T, torch.tensor([[0, 2]])).item() == 300
 
 

@@ -6,7 +6,7 @@ import torch
 
 from gpt_pretrain.cli.compose import compose
 from gpt_pretrain.config import ModelConfig, TrainConfig, resolve_model
-from gpt_pretrain.loss import next_token_loss
+from gpt_pretrain.loss import head_loss, head_loss_in_place, next_token_loss
 from gpt_pretrain.model import CausalSelfAttention, Dropout, GPTModel
 
 SMALL = ModelConfig(vocab_size=11, context_length=6, emb_dim=8, n_heads=2, n_layers=2)
@@ -124,7 +124,7 @@ def test_every_way_of_a_step_comes_to_the_same(tied):
     wanted = {name: parameter.grad for name, parameter in model.named_parameters()}
     for by_products in (False, True):
         for in_place in (False, True):
-            model.loss_in_place = in_place
+            model.head_loss = head_loss_in_place if in_place else head_loss
             for block in model.blocks:
                 block.att.by_products = by_products
             model.zero_grad()

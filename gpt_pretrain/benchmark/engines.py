@@ -30,7 +30,11 @@ if TYPE_CHECKING:
 PRODUCTS = {"aten::mm", "aten::addmm", "aten::mkldnn_linear"}  # of activations and weights, not attention's
 
 
-AS_TORCH = {"attention": "sdpa", "dropout_kernel": "torch", "loss": "torch"}  # nothing of our own
+# nothing of our own
+AS_TORCH = {
+    **{"attention": "sdpa", "dropout_kernel": "torch", "loss": "torch"},
+    **{"pad_vocabulary": "false", "residual": "float32", "compile": "false"},
+}
 LONGEST_TURN = 20  # seconds: large models take fewer steps
 
 

@@ -4,11 +4,11 @@ import dataclasses
 import statistics
 from itertools import pairwise
 from pathlib import Path
-from shutil import which
 
 from gpt_pretrain.benchmark.engines import AS_TORCH, Engine, in_turn, running
 from gpt_pretrain.config import TrainConfig
 from gpt_pretrain.terminal.text import show
+from gpt_pretrain.training.machine import lacks_for_compiling, multiplies_tf32
 
 CHAPTER = Engine(
     name="the chapter: float32, attention by products, dropout 0.1, AdamW a tensor at a time",
@@ -21,9 +21,9 @@ CHAPTER = Engine(
 )
 
 
-def rungs(precision: str) -> list[Engine]:
+def rungs(precision: str, accelerator: str) -> list[Engine]:
     """Each engine is the one before with one thing changed, which its name says."""
-    found = [CHAPTER]
+    found, on_gpu, narrow = [CHAPTER], accelerator == "gpu", precision.startswith("bf16")
 
     def then(name: str, **changed: object) -> None:
         found.append(dataclasses.replace(found[-1], name=name, **changed))  # type: ignore[arg-type]
@@ -32,17 +32,25 @@ def rungs(precision: str) -> list[Engine]:
         return {**found[-1].ways, **changed}
 
     then("freed memory is kept", keeps_memory=True)
+    if on_gpu and multiplies_tf32():
+        then("products in TF32", ways=ways(tf32=True))
     then("AdamW in one kernel", fused=True)
-    then("dropout from random bits", ways=ways(dropout_kernel="bits"))
+    if not on_gpu:
+        then("dropout from random bits", ways=ways(dropout_kernel="bits"))
     then("no dropout", drop_rate=0.0)
     then("attention by torch's function", ways=ways(attention="sdpa"))
-    if precision.startswith("bf16"):
+    if narrow:
         then("bfloat16 over float32 weights", autocast=True)
-    then("the loss written over its logits", ways=ways(loss="in_place"))
+    if on_gpu or not narrow:
+        then("a padded vocabulary", ways=ways(pad_vocabulary="true"))
+    if on_gpu and narrow:
+        then("residual stream in bfloat16", ways=ways(residual="bfloat16"))
+    if not on_gpu:
+        then("the loss written over its logits", ways=ways(loss="in_place"))
     then("the whole program", kind="trainer", ways={})
     then("twice the batch", batch_times=2)
-    if which("g++") or which("clang++"):
-        then("compiled, trainer.compile=true", ways={"compile": True})
+    if lacks_for_compiling(accelerator) is None:
+        then("compiled, trainer.compile=true", ways={"compile": "true"})
     return found
 
 
@@ -51,7 +59,7 @@ def climb(config: TrainConfig, steps: int, rounds: int) -> None:
     from gpt_pretrain.training.preflight import preflight
 
     prepared = preflight(config, Path())
-    found = rungs(prepared.machine.precision)
+    found = rungs(prepared.machine.precision, prepared.machine.accelerator)
     show("tokens/s    gain   by")
     tokens = prepared.plan.tokens_per_step
     for before, after in pairwise(found):

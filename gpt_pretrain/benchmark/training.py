@@ -122,7 +122,8 @@ class _Size:
             flush=True,
         )
         if (needed := self._bytes()) is not None:
-            show(f"  left out: {len(self.engines)} at a time need some {needed / 2**30:.0f} GiB of memory")
+            less = "" if plan.tokens_per_step <= 512 else "; try data.batch_size=2 model.context_length=256"
+            show(f"  left out: {len(self.engines)} together need some {needed / 2**30:.0f} GiB{less}")
             return
         with running(self.engines, self.config) as all_:
             turns = in_turn(all_, self.config.steps, self.config.rounds)

@@ -18,6 +18,18 @@ def one_of(*choices: str, default: str | None = None) -> Any:
     return field(default=default or choices[0], metadata={"one_of": choices})
 
 
+def switch() -> Any:
+    """On, off or where it pays: `switched` makes text of the true and false that YAML knows."""
+    return one_of("auto", "true", "false")
+
+
+def switched(config: Any) -> None:
+    """Let the switches of a section hold text, whatever was typed."""
+    for entry in dataclasses.fields(config):
+        if entry.metadata.get("one_of") == ("auto", "true", "false"):
+            setattr(config, entry.name, str(getattr(config, entry.name)).lower())
+
+
 def path_to(*, written: bool = False, default: str | None = None) -> Any:
     """A file or folder, None unless given; `written`: one that this program may make."""
     return field(default=default, metadata={"path": "written" if written else "read"})

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from importlib.util import find_spec
 
-from gpt_pretrain.config.fields import number, one_of
+from gpt_pretrain.config.fields import number, one_of, switch, switched
 from gpt_pretrain.errors import InputError
 
 
@@ -20,10 +20,14 @@ class TrainerConfig:
     silence_timeout: float = number(60.0, at_least=5)  # seconds without a sign of life: a process is lost
     exchange_timeout: float = number(1800.0, above=0)  # seconds that processes wait for each other's numbers
     precision: str = one_of("auto", "32-true", "bf16-mixed", "bf16-true", "16-mixed")  # of arithmetic
-    compile: bool = False  # torch.compile, block by block
+    tf32: bool = False  # products of float32 with 10 bits of mantissa, on a GPU: faster, no longer exact
+    fp8: bool = False  # products of the blocks' weights with 8 bits, on a GPU: faster where models are large
+    compile: str = switch()  # torch.compile of the blocks and the loss; auto: in long runs on a GPU
     attention: str = one_of("auto", "sdpa", "products")  # in training: torch's function, or matrix products
     dropout_kernel: str = one_of("auto", "torch", "bits")  # bits: other draws than torch's, faster on a CPU
     loss: str = one_of("auto", "torch", "in_place")  # in_place: its gradient is written over the logits
+    pad_vocabulary: str = switch()  # to a multiple of 64, inside the loss alone; auto: where faster
+    residual: str = one_of("auto", "float32", "bfloat16")  # that blocks add to; auto: bfloat16 on a GPU
     max_epochs: float | None = number(None, "no such limit", above=0)  # passes over the text
     max_steps: int | None = number(None, "no such limit", at_least=1)  # optimizer steps
     max_tokens: int | None = number(None, "no such limit", at_least=1)  # all devices together
@@ -52,6 +56,9 @@ class TrainerConfig:
     save_in_background: bool = False  # train on while a copy of the state is written: as much memory again
     save_retries: int = number(3, at_least=0)  # saves that may fail one after another, as on a full disk
     profile: bool = False  # write a trace of five steps and print the operations that took longest
+
+    def __post_init__(self) -> None:
+        switched(self)
 
     def check(self) -> None:
         """Raise InputError for what does not go together."""

@@ -17,7 +17,7 @@ from gpt_pretrain.training.estimate import (
 from gpt_pretrain.training.machine import Machine
 from gpt_pretrain.training.memory import needed_memory
 from gpt_pretrain.training.plan import Plan
-from gpt_pretrain.training.preflight import Prepared
+from gpt_pretrain.training.preflight import Prepared, flops_per_token
 
 
 def forecast(config: TrainConfig, prepared: Prepared) -> None:
@@ -25,7 +25,7 @@ def forecast(config: TrainConfig, prepared: Prepared) -> None:
     plan, machine, model = prepared.plan, prepared.machine, prepared.model
     parameters, _ = n_params(model)
     memory = needed_memory(config, machine, model, plan.accumulate)
-    flops = flops_per_token(prepared)
+    flops = flops_per_token(model)
     show(f"model      {parameters:,} parameters, {flops / 1e9:.3g} GFLOP a token, forward and backward")
     show(
         f"batch      {config.data.batch_size} sequences x {model.context_length} tokens x "
@@ -55,15 +55,6 @@ def forecast(config: TrainConfig, prepared: Prepared) -> None:
         _show_time(config, plan, machine, device, flops, exchanged)
         _show_projection(config, plan, machine, device, flops, parameters)
         _check_fits(config, memory, device)
-
-
-def flops_per_token(prepared: Prepared) -> int:
-    import torch
-
-    from gpt_pretrain.model import GPTModel
-
-    with torch.device("meta"):  # of its shape alone: no memory, no numbers
-        return GPTModel(prepared.model).flops_per_token()
 
 
 def _show_time(

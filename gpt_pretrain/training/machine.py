@@ -1,7 +1,12 @@
 """What a run trains on: accelerator, devices, precision. Imports torch only when asked."""
 
+import os
 import re
+import sysconfig
 from dataclasses import dataclass, replace
+from importlib.util import find_spec
+from pathlib import Path
+from shutil import which
 
 from gpt_pretrain.config import TrainConfig, TrainerConfig
 from gpt_pretrain.config.fields import check_processes
@@ -52,6 +57,9 @@ def find_machine(trainer: TrainerConfig) -> Machine:
     n_gpus = torch.cuda.device_count()
     accelerator = _accelerator(trainer.accelerator, n_gpus)
     check_precision(trainer.precision, accelerator)
+    _check_narrow_products(trainer, accelerator)
+    if trainer.compile == "true" and (lacking := lacks_for_compiling(accelerator)):
+        raise InputError(f"trainer.compile=true needs {lacking}: install it, or set trainer.compile=false")
     devices = trainer.devices or (n_gpus if accelerator == "gpu" else 1)
     if is_launched():
         devices = _devices_launched(trainer)
@@ -126,6 +134,42 @@ def check_precision(wanted: str, accelerator: str) -> None:
         raise InputError(
             f"trainer.precision={wanted} needs macOS 14 on Apple's GPU: set trainer.precision=32-true"
         )
+
+
+def _check_narrow_products(trainer: TrainerConfig, accelerator: str) -> None:
+    """Raise InputError where the hardware has no such products."""
+    if trainer.tf32 and not (accelerator == "gpu" and multiplies_tf32()):
+        raise InputError("trainer.tf32=true needs an NVIDIA GPU from Ampere on: leave it out")
+    if trainer.fp8 and not (accelerator == "gpu" and multiplies_float8()):
+        raise InputError("trainer.fp8=true needs an NVIDIA GPU from Ada and Hopper on: leave it out")
+
+
+def multiplies_tf32() -> bool:
+    """Whether this machine's first GPU has products of float32 with 10 bits of mantissa."""
+    import torch
+
+    return torch.cuda.is_available() and torch.cuda.get_device_capability() >= (8, 0)
+
+
+def multiplies_float8() -> bool:
+    """Whether this machine's first GPU has products of 8-bit numbers with an exponent."""
+    import torch
+
+    return torch.cuda.is_available() and torch.cuda.get_device_capability() >= (8, 9)
+
+
+def lacks_for_compiling(accelerator: str) -> str | None:
+    """What torch.compile needs and this machine lacks; None where all is there."""
+    if accelerator == "cpu":
+        given = os.environ.get("CXX", "g++")
+        return None if which(given) or which("clang++") else "a C++ compiler, such as g++"
+    if accelerator == "gpu" and find_spec("triton") is None:
+        return "Triton"
+    if not any(map(which, [os.environ.get("CC", "gcc"), "clang", "cc"])):
+        return "a C compiler, such as gcc"
+    if not (Path(sysconfig.get_paths()["include"]) / "Python.h").is_file():
+        return "Python's headers, such as python3-dev"
+    return None
 
 
 def _devices_launched(trainer: TrainerConfig) -> int:

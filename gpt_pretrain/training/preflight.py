@@ -30,6 +30,7 @@ from gpt_pretrain.training.memory import check_memory, with_strategy
 from gpt_pretrain.training.plan import Plan, make_plan
 
 if TYPE_CHECKING:
+    from gpt_pretrain.training.ways import Ways
     from gpt_pretrain.weights.read import Weights
 
 log = logging.getLogger(__name__)
@@ -53,6 +54,7 @@ class Prepared:
     model: ModelConfig
     plan: Plan
     machine: Machine
+    ways: "Ways"
     start_from: "Weights | None"  # the first weights, a resumed run's own; None: random ones
     resume_from: Path | None  # checkpoint with the whole training state
     first_step: int  # optimizer steps that a resumed run has behind it
@@ -69,6 +71,7 @@ def preflight(config: TrainConfig, run: Path) -> Prepared:
     resume_from, changes = _resume_from(config, run), []
     from gpt_pretrain.runs.pretrained import fitting_model, open_pretrained, tokenizer_of
     from gpt_pretrain.training.first_sample import decoding_for, prompt_for  # torch takes seconds
+    from gpt_pretrain.training.ways import find_ways
 
     if resume_from is None:
         start_from = open_pretrained(config.weights, config.model)
@@ -94,6 +97,10 @@ def preflight(config: TrainConfig, run: Path) -> Prepared:
     n_windows = epoch_windows(corpus, config.data, model.context_length)
     plan = make_plan(config, model, n_windows=n_windows, world_size=machine.world_size)
     machine = with_strategy(config, machine, model, plan.accumulate)
+    flops = flops_per_token(model) * plan.tokens_per_step * plan.steps / plan.world_size
+    ways = find_ways(config.trainer, machine, model, 0.0 if config.plan else flops)
+    if ways.fp8:
+        _check_float8(model, config.data.batch_size)
     if config.trainer.draws == "book":
         _check_draws(machine, plan, config.trainer.on_divergence)
     first_step, unfinished = (0, True) if resume_from is None else _check_goes_on(resume_from, corpus, plan)
@@ -103,6 +110,7 @@ def preflight(config: TrainConfig, run: Path) -> Prepared:
         model=model,
         plan=plan,
         machine=machine,
+        ways=ways,
         start_from=start_from,
         resume_from=resume_from,
         first_step=first_step,
@@ -112,6 +120,16 @@ def preflight(config: TrainConfig, run: Path) -> Prepared:
         sample_decoding=decoding_for(tokenizer, config.decoding),
         draws=config.logger.pictures is not False,
     )
+
+
+def flops_per_token(model: ModelConfig) -> int:
+    """Of a forward and a backward pass."""
+    import torch
+
+    from gpt_pretrain.model import GPTModel
+
+    with torch.device("meta"):  # of its shape alone: no memory, no numbers
+        return GPTModel(model).flops_per_token()
 
 
 def resumed_at(prepared: Prepared, checkpoint: Path) -> Prepared:
@@ -200,6 +218,18 @@ def _check_draws(machine: Machine, plan: Plan, on_divergence: str) -> None:
         raise InputError(
             f"trainer.draws=book takes a step for each batch, and trainer.global_batch_tokens makes one of "
             f"{plan.accumulate}: leave it out, or set trainer.draws=step and data.order=seed"
+        )
+
+
+def _check_float8(model: ModelConfig, batch_size: int) -> None:
+    """Raise InputError for matrices that GPUs do not multiply in eight bits."""
+    from gpt_pretrain.training.float8 import MULTIPLE
+
+    tokens = batch_size * model.context_length
+    if model.emb_dim % MULTIPLE or tokens % MULTIPLE:
+        raise InputError(
+            f"trainer.fp8=true needs a width and tokens at a time that are multiples of {MULTIPLE}: "
+            f"model.emb_dim is {model.emb_dim}, data.batch_size x model.context_length {tokens}"
         )
 
 

@@ -34,7 +34,6 @@ from gpt_pretrain.training.metrics_csv import read_rows
 from gpt_pretrain.training.plan import Plan
 from gpt_pretrain.training.preflight import Prepared
 from gpt_pretrain.training.provenance import ENVIRONMENT, device_name
-from gpt_pretrain.training.ways import find_ways
 
 log = logging.getLogger(__name__)
 
@@ -72,7 +71,7 @@ def explain(config: TrainConfig, prepared: Prepared, run: Path, model: GPTModel)
         "        %s tokens a step, evaluation every %d steps", f"{plan.tokens_per_step:,}", plan.eval_every
     )
     log.info("machine %s", _machine(config, machine))
-    log.info("        %s", find_ways(config.trainer, machine, shape))
+    log.info("        %s", prepared.ways)
     if machine.hint:
         log.info("        %s", machine.hint)
     resumed = f", resumed at step {prepared.first_step}" if prepared.first_step else ""

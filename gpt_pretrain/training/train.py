@@ -44,7 +44,7 @@ from gpt_pretrain.training.opening import open_records
 from gpt_pretrain.training.preflight import Prepared, resumed_at
 from gpt_pretrain.training.report import Summary, explain, read_summary, short
 from gpt_pretrain.training.strategies import build_strategy
-from gpt_pretrain.training.ways import find_ways, take
+from gpt_pretrain.training.ways import take
 from gpt_pretrain.weights.read import build_model
 
 log = logging.getLogger(__name__)
@@ -194,13 +194,9 @@ def _build_model(config: TrainConfig, prepared: Prepared) -> GPTModel:
         model = GPTModel(prepared.model)
     else:
         model = build_model(prepared.start_from, prepared.model, own=True)
-    take(find_ways(config.trainer, prepared.machine, prepared.model), model)
+    take(prepared.ways, model)
     for block in model.blocks:
         block.recompute = config.trainer.activation_checkpointing  # type: ignore[assignment]
-    if config.trainer.compile:
-        torch.compiler.reset()  # a sweep's earlier shapes would use up the limit of recompilations
-        for block in model.blocks:
-            block.compile()  # in place: parameter names stay as they are
     return model
 
 

@@ -5,6 +5,7 @@ import sys
 import torch
 
 from gpt_pretrain.config import AdamWConfig, ModelConfig
+from gpt_pretrain.loss import head_loss_in_place
 from gpt_pretrain.model import GPTModel
 from gpt_pretrain.training.estimate import estimate_memory
 from gpt_pretrain.training.optim import build_optimizer
@@ -25,7 +26,7 @@ def main(emb_dim: int, n_layers: int, vocab_size: int, batch_size: int, recomput
     )
     before = peak()
     model = GPTModel(shape)
-    model.loss_in_place = True
+    model.head_loss = head_loss_in_place
     for block in model.blocks:
         block.recompute = recompute
     optimizer = build_optimizer(model, AdamWConfig())
