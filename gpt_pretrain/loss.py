@@ -32,6 +32,7 @@ def head_loss(features: Tensor, weight: Tensor, targets: Tensor, multiple: int =
     added = -len(weight) % multiple
     if not added:
         return next_token_loss(F.linear(features, weight), targets)
+    weight = weight.to(multiplied_in(features))
     bias = F.pad(weight.new_zeros(len(weight)), (0, added), value=-math.inf)
     return next_token_loss(F.linear(features, F.pad(weight, (0, 0, 0, added)), bias), targets)
 

@@ -183,6 +183,11 @@ class GPTModule(L.LightningModule):
         for group in optimizer.param_groups:
             group["lr"] = self._lr_at(self.trainer.global_step)
 
+    def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
+        super().optimizer_step(*args, **kwargs)
+        # Lightning lets go of gradients only after the next forward pass, which could do with their memory.
+        self.trainer.optimizers[0].zero_grad(set_to_none=True)
+
     def configure_gradient_clipping(
         self, optimizer: Optimizer, gradient_clip_val: Any = None, gradient_clip_algorithm: Any = None
     ) -> None:

@@ -42,9 +42,18 @@ def gradients_of_one_step(optimizer, plugins, clip_from=0) -> tuple[float, list[
         byte_lengths=torch.ones(SHAPE.vocab_size, dtype=torch.long),
     )
     batch = {"inputs": torch.arange(12).view(2, 6), "targets": torch.arange(1, 13).view(2, 6)}
+    given: list[torch.Tensor] = []
+
+    class Look(L.Callback):
+        def on_fit_start(self, trainer, module):
+            trainer.optimizers[0].register_step_post_hook(
+                lambda *call: given.extend(parameter.grad.clone() for parameter in module.parameters())
+            )
+
     trainer = L.Trainer(
         accelerator="cpu",
         plugins=plugins,
+        callbacks=[Look()],
         max_steps=1,
         logger=False,
         enable_checkpointing=False,
@@ -52,7 +61,9 @@ def gradients_of_one_step(optimizer, plugins, clip_from=0) -> tuple[float, list[
         enable_model_summary=False,
     )
     trainer.fit(module, DataLoader([batch], batch_size=None))
-    return float(module.grad_norm), [parameter.grad for parameter in module.parameters()]
+    assert all(parameter.grad is None for parameter in module.parameters())  # their memory is free again
+    assert len(given) == len(list(module.parameters()))
+    return float(module.grad_norm), given
 
 
 @pytest.mark.parametrize("optimizer", [AdamWConfig(), MuonConfig(), SGDConfig()], ids=lambda c: c.name)
