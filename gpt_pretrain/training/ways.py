@@ -1,5 +1,6 @@
 """Which of several ways a training step takes that come to the same, told in one line at the start."""
 
+import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial, wraps
@@ -33,17 +34,15 @@ class Ways:
     why: str = ""  # compiled or not, where that was left to auto
 
     def __str__(self) -> str:
-        attention = {"sdpa": "scaled_dot_product_attention", "products": "products of matrices"}
-        dropout = {"torch": "by torch", "bits": "from random bits"}
-        loss = {"torch": "torch's", "in_place": "written over its logits"}
-        padded = ", vocabulary padded" if self.pad_vocabulary else ""
-        residual = ", residual in bfloat16" if self.residual == "bfloat16" else ""
-        products = ", products in float8" if self.fp8 else ", products in TF32" if self.tf32 else ""
-        return (
-            f"attention by {attention[self.attention]}, dropout {dropout[self.dropout_kernel]}, "
-            f"loss {loss[self.loss]}{padded}{residual}{products}, "
-            f"{'compiled' if self.compile else 'not compiled'}{self.why and f' ({self.why})'}"
-        )
+        """As settings that could be typed; those that are seldom on are left out where they are not."""
+        taken = dataclasses.asdict(self)
+        seldom = {"pad_vocabulary": False, "residual": "float32", "tf32": False, "fp8": False}
+        words = [
+            f"{key}={str(way).lower()}"
+            for key, way in taken.items()
+            if key != "why" and (key not in seldom or way != seldom[key])
+        ]
+        return " ".join(words) + (self.why and f" ({self.why})")
 
 
 def find_ways(trainer: TrainerConfig, machine: Machine, model: ModelConfig, flops: float = 0.0) -> Ways:
