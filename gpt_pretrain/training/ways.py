@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial, wraps
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -102,11 +102,10 @@ def _compiled(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
     """torch.compile's, whose failures are one line."""
     fast = torch.compile(function)
 
-    @wraps(function if not isinstance(function, partial) else function.func)
     def call(*args: object) -> Tensor:
         try:
             return fast(*args)
-        except torch._dynamo.exc.BackendCompilerFailed as error:
+        except torch._dynamo.exc.TorchDynamoException as error:
             said = " ".join(str(error).partition("\n\n")[0].split())
             raise InfrastructureError(f"torch.compile: {said:.300}: set trainer.compile=false") from error
 
