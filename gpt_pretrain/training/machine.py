@@ -160,11 +160,15 @@ def multiplies_float8() -> bool:
 
 def lacks_for_compiling(accelerator: str) -> str | None:
     """What torch.compile needs and this machine lacks; None where all is there."""
+    import torch
+
     if accelerator == "cpu":
         given = os.environ.get("CXX", "g++")
         return None if which(given) or which("clang++") else "a C++ compiler, such as g++"
     if accelerator == "gpu" and find_spec("triton") is None:
         return "Triton"
+    if accelerator == "gpu" and torch.cuda.is_available() and torch.cuda.get_device_capability() < (7, 0):
+        return "a GPU from Volta on"
     if not any(map(which, [os.environ.get("CC", "gcc"), "clang", "cc"])):
         return "a C compiler, such as gcc"
     if not (Path(sysconfig.get_paths()["include"]) / "Python.h").is_file():
